@@ -1,0 +1,86 @@
+"""The one batch layout of every objective: packed rows in which completions share their prompt.
+
+    R rows   T tokens a row   E examples   C completions   N completion tokens
+
+An example is a prompt and K completions (K = 1 for supervised fine-tuning, 2 for a pair). The prompt stands once; each
+completion sees its prompt and itself, never its sibling. One row with one pair, prompt `p0 p1`, completions `a0 a1` and `b0`:
+
+    input_ids    p0 p1 a0 a1 b0
+    position_ids  0  1  2  3  2      every completion continues from its prompt
+    branch_ids    0  0  1  1  2      0 is the prompt
+    predictor_index  1  2  1         p1 predicts a0, a0 predicts a1, p1 predicts b0
+    target_ids      a0 a1 b0
+    completion_index 0  0  1
+    terminal_index   3  4            where heads read
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, final
+
+from torch import Tensor
+
+Layout = Literal["packed", "rows"]
+
+
+@final
+@dataclass(kw_only=True, slots=True)
+class PackedBatch:
+    """A micro-batch: the examples that one forward pass computes.
+
+    Holds no float tensor (bf16-true would round it) and is mutable (Lightning rebuilds it on the device).
+    """
+
+    input_ids: Tensor
+    """[R, T] int64, 0 on padding."""
+    position_ids: Tensor
+    """[R, T] int64, restarts with each example; every completion continues from its prompt's length."""
+    example_ids: Tensor
+    """[R, T] int32, the example that owns the token, 0..E-1, -1 on padding."""
+    branch_ids: Tensor
+    """[R, T] int32, 0 for the prompt, k >= 1 for the example's k-th completion."""
+    predictor_index: Tensor
+    """[N] int64, flat position in [R*T] of the hidden state that predicts completion token n."""
+    target_ids: Tensor
+    """[N] int64, that token."""
+    completion_index: Tensor
+    """[N] int64, the completion, 0..C-1, that token n belongs to."""
+    terminal_index: Tensor
+    """[C] int64, flat position of each completion's last token: where heads read."""
+    example_index: Tensor
+    """[C] int64, the example, 0..E-1, that each completion answers; ordered, chosen first or by rank."""
+    example_keys: tuple[int, ...]
+    """E row numbers of the data set, for messages that name an example."""
+    margins: tuple[float, ...]
+    """E rating gaps between chosen and rejected (annotator's units), 0 where the data has none."""
+    layout: Layout
+    """`packed`: several examples a row, prompts shared. `rows`: one prompt with one completion a row."""
+
+    @property
+    def examples(self) -> int:
+        return len(self.example_keys)
+
+    @property
+    def completions(self) -> int:
+        return self.terminal_index.numel()
+
+    @property
+    def completion_tokens(self) -> int:
+        return self.target_ids.numel()
+
+
+@final
+@dataclass(kw_only=True, slots=True)
+class StepBatch:
+    """What the data loader yields: this rank's share of one optimiser step, cut into micro-batches bounded by tokens.
+
+    The counts are those of the whole global batch, so that a mean over micro-batches and ranks is the mean over the batch.
+    """
+
+    micro_batches: list[PackedBatch]
+    """This rank's part."""
+    global_examples: int
+    """Examples in the global batch."""
+    global_tokens: int
+    """Completion tokens in the global batch."""

@@ -1,0 +1,77 @@
+"""Every number that alignkit logs: its name, unit, direction and meaning, here and nowhere else.
+
+Metrics of training and of held-out data share their names, under `train/` and `val/`. Each is a mean over pairs
+(or completions, or tokens, as said), weighted by counts across micro-batches, steps and devices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, final
+
+TRAIN = "train/"
+VALIDATION = "val/"
+
+LOSS = "loss"
+CHOSEN_REWARDS = "rewards/chosen"
+REJECTED_REWARDS = "rewards/rejected"
+MARGINS = "rewards/margins"
+ACCURACIES = "rewards/accuracies"
+IMPLICIT_CHOSEN_REWARDS = "implicit_rewards/chosen"
+IMPLICIT_REJECTED_REWARDS = "implicit_rewards/rejected"
+IMPLICIT_MARGINS = "implicit_rewards/margins"
+IMPLICIT_ACCURACIES = "implicit_rewards/accuracies"
+HEAD_LOSS = "loss/head"
+DPO_LOSS = "loss/dpo"
+CHOSEN_LOGPS = "logps/chosen"
+REJECTED_LOGPS = "logps/rejected"
+TOKEN_ACCURACY = "token_accuracy"
+LEARNING_RATE = "learning_rate"
+GRADIENT_NORM = "gradient_norm"
+TOKENS_PER_SECOND = "throughput/tokens_per_second"
+PADDING_FRACTION = "throughput/padding_fraction"
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """What a logged number is."""
+
+    name: str
+    unit: str
+    better: Literal["higher", "lower", "neither"]
+    meaning: str
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(name=LOSS, unit="nats", better="lower", meaning="the objective, mean over pairs (sft: over completion tokens)"),
+        Metric(name=CHOSEN_REWARDS, unit="reward", better="neither", meaning="mean reward of the chosen completions"),
+        Metric(name=REJECTED_REWARDS, unit="reward", better="neither", meaning="mean reward of the rejected completions"),
+        Metric(name=MARGINS, unit="reward", better="higher", meaning="mean of chosen minus rejected reward"),
+        Metric(
+            name=ACCURACIES, unit="fraction", better="higher", meaning="pairs whose chosen side has the higher reward; a tie counts half"
+        ),
+        Metric(name=IMPLICIT_CHOSEN_REWARDS, unit="nats", better="neither", meaning="beta * log-ratio of the chosen completions"),
+        Metric(name=IMPLICIT_REJECTED_REWARDS, unit="nats", better="neither", meaning="beta * log-ratio of the rejected completions"),
+        Metric(name=IMPLICIT_MARGINS, unit="nats", better="higher", meaning="mean of chosen minus rejected implicit reward"),
+        Metric(name=IMPLICIT_ACCURACIES, unit="fraction", better="higher", meaning="pairs ordered rightly by the implicit reward"),
+        Metric(name=HEAD_LOSS, unit="nats", better="lower", meaning="the head's own part of a joint loss"),
+        Metric(name=DPO_LOSS, unit="nats", better="lower", meaning="the cDPO part of a joint loss, before its weight"),
+        Metric(
+            name=CHOSEN_LOGPS, unit="nats", better="neither", meaning="mean log-probability of a chosen completion, summed over its tokens"
+        ),
+        Metric(
+            name=REJECTED_LOGPS,
+            unit="nats",
+            better="neither",
+            meaning="mean log-probability of a rejected completion, summed over its tokens",
+        ),
+        Metric(name=TOKEN_ACCURACY, unit="fraction", better="higher", meaning="completion tokens that the model ranks first"),
+        Metric(name=LEARNING_RATE, unit="1", better="neither", meaning="learning rate of the trunk in the step"),
+        Metric(name=GRADIENT_NORM, unit="1", better="neither", meaning="global gradient norm before clipping"),
+        Metric(name=TOKENS_PER_SECOND, unit="tokens/s", better="higher", meaning="prompt and completion tokens trained on per second"),
+        Metric(name=PADDING_FRACTION, unit="fraction", better="lower", meaning="computed positions that hold no token"),
+    )
+}

@@ -1,0 +1,110 @@
+"""The run directory: the files that every run leaves behind, whoever trained it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from alignkit.errors import UserError
+
+Scalar = float | int | str | bool | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """Names and writers of a run's files."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: str | Path) -> RunDir:
+        """Make the directory. A finished or running run is never written over.
+
+        Raises:
+            UserError: when the place holds a run already or cannot be written.
+        """
+        run = cls(Path(path).expanduser().resolve())
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            # Exclusive creation decides between two runs that start in the same second.
+            os.close(os.open(run.config, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            raise UserError(f"run_dir = {run.path}: holds a run already. Choose another, e.g. run_dir={run.path}-2.") from None
+        except OSError as error:
+            raise UserError(f"run_dir = {run.path}: cannot be written ({error.strerror}). Choose another with run_dir=DIR.") from None
+        return run
+
+    @property
+    def config(self) -> Path:
+        """The whole resolved config."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a logged step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        """One JSON object a sampled prompt: step, prompt, policy, reference."""
+        return self.path / "samples.jsonl"
+
+    @property
+    def results(self) -> Path:
+        """Final and best values, costs, fingerprints, counts; one flat object."""
+        return self.path / "results.json"
+
+    @property
+    def model(self) -> Path:
+        """A Hugging Face folder."""
+        return self.path / "model"
+
+    @property
+    def heads(self) -> Path:
+        """Weights of the heads."""
+        return self.path / "heads.safetensors"
+
+    @property
+    def heads_description(self) -> Path:
+        """How the heads pool and which token they read."""
+        return self.path / "heads.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """For resuming only."""
+        return self.path / "checkpoints"
+
+    def append_metrics(self, values: Mapping[str, Scalar], *, step: int, epoch: float) -> None:
+        """Add one row; earlier rows are never touched, and a row is on disk when this returns."""
+        append_jsonl(self.metrics, {"step": step, "epoch": epoch, "time": time.time(), **values})
+
+    def write_results(self, values: Mapping[str, Scalar]) -> None:
+        """Write `results.json` whole or not at all."""
+        draft = self.results.with_suffix(".json.part")
+        draft.write_text(json.dumps({k: jsonable(v) for k, v in values.items()}, indent=2) + "\n")
+        draft.replace(self.results)
+
+
+def jsonable(value: Scalar) -> Scalar:
+    """NaN and infinities as null: JSON has no word for them and other readers refuse Python's."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def append_jsonl(path: Path, row: Mapping[str, Scalar]) -> None:
+    """Append one JSON object as one line."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({k: jsonable(v) for k, v in row.items()}, ensure_ascii=False) + "\n")
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Scalar]]:
+    """The rows of a file that `append_jsonl` wrote."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)

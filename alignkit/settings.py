@@ -1,0 +1,365 @@
+"""Every setting of a run, as frozen records that check themselves.
+
+The YAML files under `conf/` hold the values and say what each is for; the fields here hold the types and the legal ranges.
+A test keeps the two in step. Nothing here imports anything heavy, so that a mistake is found before torch is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+from alignkit.errors import UserError, check_choice, check_range
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossSettings:
+    """`loss=`: the objective, the module that trains it and the number that says whether it works."""
+
+    name: str
+    """`con_dph` is the one public class of `alignkit/losses/con_dph.py`; a dotted name is a module of an `allow_code` package."""
+    module: str
+    """`dph` is the one public class of `alignkit/modules/dph.py`."""
+    monitor: str
+    """Metric that decides which checkpoint is the best."""
+    options: dict[str, Any]
+    """The fields of the loss class and of the module's options, as typed by the user."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadSettings:
+    """`loss.head`: a head that reads one score from the hidden state at a completion's last token (facts: DPH 1.4)."""
+
+    POOLERS: ClassVar[tuple[str, ...]] = ("identity", "bert", "t5", "swiglu_bert", "swiglu_t5")
+
+    name: str
+    """Key of the head in `heads.safetensors`."""
+    pooler: str
+    """What stands between the hidden state and the linear map to one score."""
+    dropout: float
+    """Dropout inside the pooler, [0, 1)."""
+    init_std: float | None
+    """Standard deviation of the initial weights; null means 1 / sqrt(hidden width + 1)."""
+
+    def __post_init__(self) -> None:
+        check_choice("loss.head.pooler", self.pooler, self.POOLERS)
+        check_range("loss.head.dropout", self.dropout, low=0.0, below=1.0)
+        if self.init_std is not None:
+            check_range("loss.head.init_std", self.init_std, low=0.0)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JointSettings:
+    """The cDPO term that a preference head may be trained with: `loss = head loss + dpo_weight * cdpo(beta, dpo_epsilon)`."""
+
+    dpo_weight: float
+    """Weight of the cDPO term; 0 leaves the term and its reference model out."""
+    beta: float | None
+    """Strength of the KL constraint in the cDPO term, > 0; null exactly when `dpo_weight` is 0."""
+    dpo_epsilon: float
+    """Label smoothing of the cDPO term, [0, 0.5)."""
+
+    def __post_init__(self) -> None:
+        check_range("loss.dpo_weight", self.dpo_weight, low=0.0)
+        check_range("loss.dpo_epsilon", self.dpo_epsilon, low=0.0, below=0.5)
+        if self.dpo_weight > 0:
+            if self.beta is None:
+                raise UserError("loss.beta is missing: it is the strength of the joint cDPO term. Try loss.beta=0.1.")
+            check_range("loss.beta", self.beta, above=0.0)
+        elif self.beta is not None:
+            raise UserError(
+                f"loss.beta = {self.beta} has no effect while loss.dpo_weight = 0: beta is the strength of the joint cDPO term. "
+                "Leave loss.beta out, or try loss.dpo_weight=1."
+            )
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSettings:
+    """`model=`: the language model that is trained."""
+
+    name: str
+    """Label in run names."""
+    path: str
+    """Hub id, folder, or `builtin:tiny`."""
+    train: str
+    """`all`: trunk and heads; `heads`: the trunk is frozen, its logits stay bit-identical."""
+
+    def __post_init__(self) -> None:
+        check_choice("model.train", self.train, ("all", "heads"))
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetSettings:
+    """`dataset=`: where the preferences come from and how they become tokens."""
+
+    name: str
+    """Label in run names."""
+    source: str
+    """`hh_rlhf` is the one public class of `alignkit/data/sources/hh_rlhf.py`."""
+    path: str | None
+    """A file in the data set's original format (JSONL, JSONL.gz, CSV, Parquet); null reads `hub`."""
+    validation_path: str | None
+    """A second such file; null holds `validation_examples` of the first one out, whole prompts at a time."""
+    hub: str | None
+    """Data set id on the hub."""
+    subset: str | None
+    """Configuration name or data directory on the hub."""
+    split: str
+    """Split on the hub."""
+    format: str
+    """`auto`: dialogues through the tokenizer's chat template where it has one; `chat`: always; `text`: never."""
+    max_length: int
+    """Tokens of a prompt with one completion; answers come first, the prompt's oldest tokens are cut."""
+    overflow: str
+    """`trim` cuts what is longer than `max_length`; `drop` leaves the example out."""
+    train_examples: int | None
+    """At most this many examples for training; null takes all."""
+    validation_examples: int
+    """Examples held out."""
+    max_dropped: float
+    """Fraction of the examples that may be dropped (empty, identical, too long, ...) before that is an error."""
+    options: dict[str, Any]
+    """The fields of the source class, as typed by the user."""
+
+    def __post_init__(self) -> None:
+        check_choice("dataset.format", self.format, ("auto", "chat", "text"))
+        check_choice("dataset.overflow", self.overflow, ("trim", "drop"))
+        check_range("dataset.max_length", self.max_length, low=8)
+        check_range("dataset.validation_examples", self.validation_examples, low=1)
+        check_range("dataset.max_dropped", self.max_dropped, low=0.0, high=1.0, hint="It is a fraction, 1 allows everything.")
+        if self.train_examples is not None:
+            check_range("dataset.train_examples", self.train_examples, low=1)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchSettings:
+    """How many examples one optimiser step sees and how they are cut into forward passes."""
+
+    pairs: int
+    """Examples (pairs, or texts for sft) in one optimiser step, over all devices."""
+    tokens: int
+    """Token positions of one micro-batch: what bounds memory. A longer example gets a micro-batch of its own."""
+    row_tokens: int
+    """Length that packed rows are filled up to."""
+    layout: str
+    """`packed`: prompts shared, several examples a row; `rows`: one prompt with one completion a row."""
+
+    def __post_init__(self) -> None:
+        check_range("batch.pairs", self.pairs, low=1)
+        check_range("batch.tokens", self.tokens, low=16)
+        check_range("batch.row_tokens", self.row_tokens, low=16)
+        check_choice("batch.layout", self.layout, ("packed", "rows"))
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReferenceSettings:
+    """The frozen model that log-ratios and the KL are measured against."""
+
+    source: str
+    """`copy`: the policy as it is when training starts, copied in memory; `path`: another model."""
+    path: str | None
+    """Folder or hub id of the reference, with `source=path`."""
+
+    def __post_init__(self) -> None:
+        check_choice("reference.source", self.source, ("copy", "path"))
+        if (self.source == "path") != (self.path is not None):
+            raise UserError(
+                f"reference.source = {self.source!r} with reference.path = {self.path!r}; a path is needed exactly when the source "
+                "is 'path'. Type both: reference.source=path reference.path=DIR."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerSettings:
+    """`optimizer=`: what every optimizer here shares; each has its own subclass below."""
+
+    name: str
+    lr: float
+    """Learning rate of the trunk after warm-up."""
+    weight_decay: float
+    """Decoupled decay of the trunk's weights: each step moves them by lr * weight_decay towards `decay_towards`."""
+    decay_towards: str
+    """`init`: the weights at the start of this run (prior regularisation, arXiv:2405.20053); `zero`."""
+    decay_exclude: list[str]
+    """Parameters whose name contains one of these are not decayed."""
+    head_lr_multiplier: float
+    """Learning rate of the heads over that of the trunk."""
+    head_weight_decay: float
+    """Decoupled decay of the heads towards zero: they start from random weights."""
+    clip_norm: float
+    """Largest global gradient norm; 0 leaves gradients alone."""
+
+    def __post_init__(self) -> None:
+        check_range("optimizer.lr", self.lr, above=0.0)
+        check_range("optimizer.weight_decay", self.weight_decay, low=0.0)
+        check_choice("optimizer.decay_towards", self.decay_towards, ("init", "zero"))
+        check_range("optimizer.head_lr_multiplier", self.head_lr_multiplier, above=0.0)
+        check_range("optimizer.head_weight_decay", self.head_weight_decay, low=0.0)
+        check_range("optimizer.clip_norm", self.clip_norm, low=0.0)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdamWSettings(OptimizerSettings):
+    """Loshchilov & Hutter 2019 (arXiv:1711.05101)."""
+
+    beta1: float
+    beta2: float
+    eps: float
+
+    def __post_init__(self) -> None:
+        OptimizerSettings.__post_init__(self)
+        check_range("optimizer.beta1", self.beta1, low=0.0, below=1.0)
+        check_range("optimizer.beta2", self.beta2, low=0.0, below=1.0)
+        check_range("optimizer.eps", self.eps, above=0.0)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RMSpropSettings(OptimizerSettings):
+    """The optimizer of the DPO paper's repository."""
+
+    alpha: float
+    eps: float
+
+    def __post_init__(self) -> None:
+        OptimizerSettings.__post_init__(self)
+        check_range("optimizer.alpha", self.alpha, low=0.0, below=1.0)
+        check_range("optimizer.eps", self.eps, above=0.0)
+
+
+OPTIMIZER_SETTINGS: Mapping[str, type[OptimizerSettings]] = {"adamw": AdamWSettings, "rmsprop": RMSpropSettings}
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduleSettings:
+    """`schedule=`: the learning rate over optimiser steps; linear warm-up, then `name`."""
+
+    name: str
+    """`constant`, `linear` or `cosine` from the full rate at the end of the warm-up to `final_ratio` at the last step."""
+    warmup_steps: int
+    final_ratio: float
+    """Last learning rate over the highest; not used by `constant`."""
+
+    def __post_init__(self) -> None:
+        check_choice("schedule.name", self.name, ("constant", "linear", "cosine"))
+        check_range("schedule.warmup_steps", self.warmup_steps, low=0)
+        check_range("schedule.final_ratio", self.final_ratio, low=0.0, high=1.0)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HardwareSettings:
+    """`hardware=`: what the run computes on."""
+
+    name: str
+    accelerator: str
+    """Lightning's name of the device kind: `auto`, `cpu`, `gpu`."""
+    threads: int | None
+    """CPU threads; null leaves torch's own choice."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrecisionSettings:
+    """`precision=`: what the matrix products run in. Log-probs, losses and rewards are float32 in all of them."""
+
+    name: str
+    lightning: str
+    """Lightning's name: `32-true`, `bf16-mixed` (float32 weights, bf16 products), `bf16-true` (bf16 weights)."""
+
+    def __post_init__(self) -> None:
+        check_choice("precision.lightning", self.lightning, ("32-true", "bf16-mixed", "bf16-true"))
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValidationSettings:
+    """When held-out pairs are scored and how many prompts are answered aloud."""
+
+    every: int
+    """Optimiser steps between validations; there is one before the first step and one after the last."""
+    samples: int
+    """Held-out prompts that policy and reference continue side by side; 0 for none."""
+    sample_tokens: int
+    """Longest continuation."""
+
+    def __post_init__(self) -> None:
+        check_range("validation.every", self.every, low=1)
+        check_range("validation.samples", self.samples, low=0)
+        check_range("validation.sample_tokens", self.sample_tokens, low=1)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoggerSettings:
+    """`logger=`: who hears of the metrics beside `metrics.jsonl`, which is always written."""
+
+    name: str
+    wandb: bool
+    """Mirror to Weights & Biases; offline unless the user is logged in, never a prompt."""
+    project: str
+    group: str | None
+    """W&B group; null takes the sweep's directory name in a sweep."""
+    every: int
+    """Optimiser steps between training rows."""
+
+    def __post_init__(self) -> None:
+        check_range("logger.every", self.every, low=1)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CallbackSettings:
+    """`callbacks=`: what happens beside training."""
+
+    name: str
+    progress_bar: bool
+    checkpoints: bool
+    """Keep the newest state and the best by the loss's monitor under `checkpoints/`."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSettings:
+    """A whole run, checked."""
+
+    loss: LossSettings
+    model: ModelSettings
+    dataset: DatasetSettings
+    hardware: HardwareSettings
+    precision: PrecisionSettings
+    optimizer: OptimizerSettings
+    schedule: ScheduleSettings
+    logger: LoggerSettings
+    callbacks: CallbackSettings
+    batch: BatchSettings
+    reference: ReferenceSettings
+    validation: ValidationSettings
+    seed: int
+    """Of the weights of new heads, the order of the data and everything else that is drawn."""
+    steps: int
+    """Optimiser steps."""
+    run_dir: str
+    debug: bool
+    """Show tracebacks of the user's own mistakes too."""
+    allow_code: list[str]
+    """Packages outside alignkit that `loss.name`, `loss.module` and `dataset.source` may name."""
+
+    def __post_init__(self) -> None:
+        check_range("steps", self.steps, low=1)
+        check_range("seed", self.seed, low=0, high=2**32 - 1)
+        if self.schedule.warmup_steps > self.steps:
+            raise UserError(
+                f"schedule.warmup_steps = {self.schedule.warmup_steps} is more than steps = {self.steps}: the full learning rate would "
+                f"never be reached. Try schedule.warmup_steps={self.steps // 10}."
+            )
