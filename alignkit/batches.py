@@ -84,3 +84,5 @@ class StepBatch:
     """Examples in the global batch."""
     global_tokens: int
     """Completion tokens in the global batch."""
+    tokens: int
+    """Prompt and completion tokens in `micro_batches`, without padding."""

@@ -1,0 +1,117 @@
+"""Encoded examples to packed batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from alignkit.batches import Layout, PackedBatch
+from alignkit.data.examples import EncodedExample
+from alignkit.data.packing import group_rows, pack_rows
+
+
+def micro_batches(examples: Sequence[EncodedExample], *, layout: Layout, tokens: int, row_tokens: int) -> list[PackedBatch]:
+    """Cut examples into packed batches of at most `tokens` positions each.
+
+    Every example is whole in one batch, whatever the layout: losses of pairs need both sides. In rows layout an example
+    takes one row a completion.
+    """
+    if layout == "packed":
+        lengths = [example.packed_tokens for example in examples]
+        groups = group_rows(pack_rows(lengths, row_tokens), lengths, tokens)
+        return [collate([[examples[item] for item in row] for row in group], "packed") for group in groups]
+    widths = [_longest_branch(example) for example in examples]
+    batches: list[list[int]] = []
+    rows = width = 0
+    for item in sorted(range(len(examples)), key=lambda i: -widths[i]):
+        added = len(examples[item].completion_ids)
+        if batches and (rows + added) * width <= tokens:
+            batches[-1].append(item)
+            rows += added
+        else:
+            batches.append([item])
+            rows, width = added, widths[item]
+    return [collate([[examples[item]] for item in batch], "rows") for batch in batches]
+
+
+def collate(rows: Sequence[Sequence[EncodedExample]], layout: Layout) -> PackedBatch:
+    """One batch from examples already assigned to rows; see `alignkit.batches` for a worked example."""
+    builder = _Builder()
+    for row in rows:
+        if layout == "packed":
+            builder.start_row()
+        for example in row:
+            builder.add(example, layout)
+    return builder.finish(layout)
+
+
+def _longest_branch(example: EncodedExample) -> int:
+    return len(example.prompt_ids) + max(map(len, example.completion_ids))
+
+
+class _Builder:
+    def __init__(self) -> None:
+        self.rows: list[list[tuple[int, int, int, int]]] = []  # of (token id, position, example, branch)
+        self.predictors: list[tuple[int, int]] = []  # of (row, column)
+        self.terminals: list[tuple[int, int]] = []
+        self.targets: list[int] = []
+        self.completion_index: list[int] = []
+        self.example_index: list[int] = []
+        self.keys: list[int] = []
+        self.margins: list[float] = []
+
+    def start_row(self) -> None:
+        self.rows.append([])
+
+    def add(self, example: EncodedExample, layout: Layout) -> None:
+        number = len(self.keys)
+        self.keys.append(example.key)
+        self.margins.append(example.margin)
+        for branch, completion in enumerate(example.completion_ids, start=1):
+            if layout == "rows":
+                self.start_row()
+            if layout == "rows" or branch == 1:
+                prompt_end = self._prompt(example, number)
+            self._completion(completion, number, branch, prompt_end, len(example.prompt_ids))
+
+    def _prompt(self, example: EncodedExample, number: int) -> int:
+        row = self.rows[-1]
+        row.extend((token, position, number, 0) for position, token in enumerate(example.prompt_ids))
+        return len(row) - 1
+
+    def _completion(self, completion: tuple[int, ...], number: int, branch: int, prompt_end: int, position: int) -> None:
+        row, row_number = self.rows[-1], len(self.rows) - 1
+        predictor = prompt_end
+        for offset, token in enumerate(completion):
+            self.predictors.append((row_number, predictor))
+            self.targets.append(token)
+            self.completion_index.append(len(self.example_index))
+            predictor = len(row)
+            row.append((token, position + offset, number, branch))
+        self.terminals.append((row_number, predictor))
+        self.example_index.append(number)
+
+    def finish(self, layout: Layout) -> PackedBatch:
+        width = max(map(len, self.rows))
+        padding = (0, 0, -1, 0)
+        table = torch.tensor([row + [padding] * (width - len(row)) for row in self.rows])  # [R, T, 4]
+        ids, positions, examples, branches = (column.contiguous() for column in table.unbind(-1))
+
+        def flat(places: list[tuple[int, int]]) -> torch.Tensor:
+            return torch.tensor([row * width + column for row, column in places])
+
+        return PackedBatch(
+            input_ids=ids,
+            position_ids=positions,
+            example_ids=examples.to(torch.int32),
+            branch_ids=branches.to(torch.int32),
+            predictor_index=flat(self.predictors),
+            target_ids=torch.tensor(self.targets),
+            completion_index=torch.tensor(self.completion_index),
+            terminal_index=flat(self.terminals),
+            example_index=torch.tensor(self.example_index),
+            example_keys=tuple(self.keys),
+            margins=tuple(self.margins),
+            layout=layout,
+        )

@@ -1,0 +1,45 @@
+"""Which examples share a row, and which rows share a micro-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+Row: TypeAlias = list[int]
+"""Positions, in the list that was packed, of the items in one row."""
+
+
+def pack_rows(lengths: Sequence[int], capacity: int) -> list[Row]:
+    """First-fit decreasing: rows of at most `capacity` tokens; an item longer than that gets a row of its own.
+
+    Deterministic: equal lengths keep their order. Needs at most 11/9 of the optimal number of rows, plus one.
+    """
+    rows: list[Row] = []
+    free: list[int] = []
+    for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        for row, space in enumerate(free):
+            if lengths[item] <= space:
+                rows[row].append(item)
+                free[row] -= lengths[item]
+                break
+        else:
+            rows.append([item])
+            free.append(max(capacity - lengths[item], 0))
+    return rows
+
+
+def group_rows(rows: Sequence[Row], lengths: Sequence[int], tokens: int) -> list[list[Row]]:
+    """Micro-batches of rows, longest rows first, each at most `tokens` positions after padding to its longest row.
+
+    A row longer than `tokens` is a micro-batch of its own.
+    """
+    used = [sum(lengths[item] for item in row) for row in rows]
+    groups: list[list[Row]] = []
+    longest = 0
+    for row in sorted(range(len(rows)), key=lambda r: -used[r]):
+        if groups and (len(groups[-1]) + 1) * longest <= tokens:
+            groups[-1].append(rows[row])
+        else:
+            groups.append([rows[row]])
+            longest = used[row]
+    return groups

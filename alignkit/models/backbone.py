@@ -1,0 +1,77 @@
+"""One causal language model, computed on packed batches."""
+
+from __future__ import annotations
+
+from typing import Self, final
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from alignkit.batches import Layout, PackedBatch
+from alignkit.errors import UserError
+from alignkit.logps import TokenScores, token_scores
+from alignkit.models.attention import additive_mask, why_not_packed
+
+
+@final
+class Backbone(nn.Module):
+    """Holds one causal language model by composition: hidden states of a batch, and log-probs of its completions.
+
+    The language model stays in evaluation mode while it is trained: policy and reference must be one function, and dropout
+    would make their ratio noise from the first step on. Mode, not `p = 0`, because some models (OPT) call dropout as a
+    function with a rate of their own.
+    """
+
+    def __init__(self, lm: PreTrainedModel) -> None:
+        super().__init__()
+        self.lm = lm
+        self.lm.eval()
+        if self.lm.get_output_embeddings() is None:
+            raise UserError(f"model.path = {lm.name_or_path!r}: a {type(lm).__name__} has no output embedding; a causal LM is needed.")
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.lm.eval()
+        return self
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The language model without its output embedding."""
+        return self.lm.base_model
+
+    @property
+    def hidden_width(self) -> int:
+        """D: width of the hidden state that the vocabulary and the heads read."""
+        weight = self.lm.get_output_embeddings().weight
+        assert isinstance(weight, Tensor)
+        return weight.shape[1]
+
+    def why_not_packed(self) -> str | None:
+        """Why this model needs `layout=rows`, or None."""
+        return why_not_packed(self.decoder, self.lm.config)
+
+    def layout(self, wanted: str) -> Layout:
+        """`packed` where it is wanted and possible, else `rows`."""
+        return "packed" if wanted == "packed" and self.why_not_packed() is None else "rows"
+
+    def hidden_states(self, batch: PackedBatch) -> Tensor:
+        """[R * T, D], after the final norm: what the output embedding and the heads read."""
+        if batch.layout == "packed":
+            mask = additive_mask(batch, self._activation_dtype(batch.input_ids.device.type))
+            output = self.decoder(input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position_ids, use_cache=False)
+        else:
+            # Rows start at position 0 and are padded on the right, which is what every model assumes by itself.
+            mask = (batch.example_ids >= 0).to(torch.int64)
+            output = self.decoder(input_ids=batch.input_ids, attention_mask=mask, use_cache=False)
+        hidden: Tensor = output.last_hidden_state
+        return hidden.flatten(0, 1)
+
+    def token_scores(self, hidden: Tensor, batch: PackedBatch) -> TokenScores:
+        """Log-probs [N] of the batch's completion tokens; `hidden` [R * T, D] comes from `hidden_states`."""
+        head = self.lm.get_output_embeddings()
+        states = hidden.index_select(0, batch.predictor_index)
+        return token_scores(states, head.weight, getattr(head, "bias", None), batch.target_ids)
+
+    def _activation_dtype(self, device: str) -> torch.dtype:
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.lm.dtype
