@@ -236,7 +236,27 @@ class RMSpropSettings(OptimizerSettings):
         check_range("optimizer.eps", self.eps, above=0.0)
 
 
-OPTIMIZER_SETTINGS: Mapping[str, type[OptimizerSettings]] = {"adamw": AdamWSettings, "rmsprop": RMSpropSettings}
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaPropSettings(OptimizerSettings):
+    """Ziyin et al. 2020 (arXiv:2002.04839): the optimizer of the DPH authors."""
+
+    beta1: float
+    beta2: float
+    eps: float
+
+    def __post_init__(self) -> None:
+        OptimizerSettings.__post_init__(self)
+        check_range("optimizer.beta1", self.beta1, low=0.0, below=1.0)
+        check_range("optimizer.beta2", self.beta2, low=0.0, below=1.0)
+        check_range("optimizer.eps", self.eps, above=0.0)
+
+
+OPTIMIZER_SETTINGS: Mapping[str, type[OptimizerSettings]] = {
+    "adamw": AdamWSettings,
+    "laprop": LaPropSettings,
+    "rmsprop": RMSpropSettings,
+}
 
 
 @final

@@ -1,0 +1,42 @@
+"""The one data module: encoded examples as steps for training and as packed batches for validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from alignkit.batches import Layout, PackedBatch, StepBatch
+from alignkit.data.collate import micro_batches
+from alignkit.data.examples import EncodedExample
+from alignkit.data.steps import Steps
+from alignkit.settings import BatchSettings
+
+
+@final
+class PreferenceDataModule(LightningDataModule):
+    """Serves every objective: what they read of an example differs, how it is laid out does not."""
+
+    def __init__(
+        self,
+        *,
+        train: Sequence[EncodedExample],
+        validation: Sequence[EncodedExample],
+        batch: BatchSettings,
+        layout: Layout,
+        steps: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.steps = Steps(
+            train, pairs=batch.pairs, steps=steps, seed=seed, layout=layout, tokens=batch.tokens, row_tokens=batch.row_tokens
+        )
+        self.validation_batches = micro_batches(validation, layout=layout, tokens=batch.tokens, row_tokens=batch.row_tokens)
+
+    def train_dataloader(self) -> DataLoader[StepBatch]:
+        return DataLoader(self.steps, batch_size=None, shuffle=False)
+
+    def val_dataloader(self) -> DataLoader[PackedBatch]:
+        return DataLoader(self.validation_batches, batch_size=None, shuffle=False)  # type: ignore[arg-type]

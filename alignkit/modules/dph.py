@@ -1,0 +1,49 @@
+"""Direct preference heads: a head's loss, alone or beside cDPO on the same forward pass."""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+import torch
+
+from alignkit.batches import PackedBatch
+from alignkit.losses.cdpo import CDPO
+from alignkit.losses.families import PairRewardsLoss
+from alignkit.metrics import DPO_LOSS, HEAD_LOSS
+from alignkit.modules.alignment import AlignmentModule, Objective, Parts, Recipe
+from alignkit.modules.pairs import IMPLICIT_REWARD_NAMES, LOGP_NAMES, REWARD_NAMES, logp_metrics, pair_logps, pair_rewards, reward_metrics
+from alignkit.settings import HeadSettings, JointSettings
+
+
+@final
+class DPHModule(AlignmentModule):
+    """L = L_head + dpo_weight * L_cDPO(beta, dpo_epsilon), both from one forward pass of the trunk (arXiv:2405.20053).
+
+    With `dpo_weight` 0 no log-probs are computed and no reference is held. `rewards/*` are the head's scores; the joint term's
+    implicit rewards are `implicit_rewards/*`.
+    """
+
+    uses_head: ClassVar[bool] = True
+
+    def __init__(self, *, parts: Parts, recipe: Recipe, loss: PairRewardsLoss, head: HeadSettings, joint: JointSettings) -> None:
+        joint_names = (*IMPLICIT_REWARD_NAMES, *LOGP_NAMES, HEAD_LOSS, DPO_LOSS) if joint.beta is not None else ()
+        super().__init__(parts=parts, recipe=recipe, metric_names=(*REWARD_NAMES, *joint_names))
+        self.loss = loss
+        self.head_name = head.name
+        self.dpo_weight = joint.dpo_weight
+        self.cdpo = None if joint.beta is None else CDPO(beta=joint.beta, epsilon=joint.dpo_epsilon)
+
+    def objective(self, batch: PackedBatch) -> Objective:
+        hidden = self.backbone.hidden_states(batch)
+        head = self.loss(pair_rewards(self.heads.scores(self.head_name, hidden, batch.terminal_index), batch))
+        metrics = reward_metrics(head)
+        if self.cdpo is None:
+            return Objective(losses=head.losses, metrics=metrics)
+        assert self.reference is not None
+        with torch.no_grad():
+            reference = pair_logps(self.reference, self.reference.hidden_states(batch), batch)
+        policy = pair_logps(self.backbone, hidden, batch)
+        joint = self.cdpo(policy, reference)
+        parts = {HEAD_LOSS: head.losses.detach(), DPO_LOSS: joint.losses.detach()}
+        metrics = {**metrics, **reward_metrics(joint, IMPLICIT_REWARD_NAMES), **logp_metrics(policy), **parts}
+        return Objective(losses=head.losses + self.dpo_weight * joint.losses, metrics=metrics)
