@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import huggingface_hub
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from alignkit.data.examples import EncodedExample
+from alignkit.models.backbone import Backbone
+from alignkit.models.heads import Heads
+from alignkit.models.reference import freeze, frozen_copy
+from alignkit.settings import AdamWSettings, BatchSettings, HeadSettings, JointSettings, OptimizerSettings, ScheduleSettings
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if TYPE_CHECKING:  # lightning takes seconds to import; most tests do without
+    from lightning import Trainer
+
+    from alignkit.modules.alignment import AlignmentModule
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # for processes that tests start
+huggingface_hub.constants.HF_HUB_OFFLINE = True  # for this one, which has read the variable already
 os.environ.setdefault("WANDB_MODE", "offline")
+torch.set_num_threads(1)  # toy tensors: a second thread costs more than it computes, tenfold where cores are shared
 
 VOCABULARY = 97
 LLAMA_LIKE = {
@@ -81,13 +96,155 @@ def architecture(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def lm_factory():  # noqa: ANN201
+def lm_factory():
     return build_lm
 
 
 @pytest.fixture
-def examples_factory():  # noqa: ANN201
+def examples_factory():
     return build_examples
+
+
+OBJECTIVES = ("sft", "bradley_terry", "dpo", "cdpo", "ipo", "ipo_avg", "con_dph", "sep_dph", "joint_con_dph", "joint_sep_dph")
+"""Every objective; `joint_` has cDPO beside the head's loss."""
+ADAMW = AdamWSettings(
+    name="adamw",
+    lr=1e-2,
+    weight_decay=0.0,
+    decay_towards="init",
+    decay_exclude=[],
+    head_lr_multiplier=1.0,
+    head_weight_decay=0.0,
+    clip_norm=1.0,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-8,
+)
+
+
+def build_module(
+    objective: str,
+    lm: PreTrainedModel,
+    *,
+    reference: PreTrainedModel | None = None,
+    steps: int = 4,
+    log_every: int = 1,
+    frozen_trunk: bool = False,
+    optimizer: OptimizerSettings = ADAMW,
+    dropout: float = 0.0,
+) -> AlignmentModule:
+    """The module of one of `OBJECTIVES`; the reference, where it needs one, is a frozen copy unless another model is given."""
+    from alignkit.losses.bradley_terry import BradleyTerry
+    from alignkit.losses.cdpo import CDPO
+    from alignkit.losses.con_dph import ConDPH
+    from alignkit.losses.dpo import DPO
+    from alignkit.losses.ipo import IPO
+    from alignkit.losses.ipo_avg import IPOAvg
+    from alignkit.losses.sep_dph import SepDPH
+    from alignkit.losses.sft import SFT
+    from alignkit.modules.alignment import Parts, Recipe
+    from alignkit.modules.dph import DPHModule
+    from alignkit.modules.dpo import DPOModule
+    from alignkit.modules.reward import RewardModule
+    from alignkit.modules.sft import SFTModule
+
+    head = HeadSettings(name="dph", pooler="identity", dropout=dropout, init_std=0.5)
+    joint = JointSettings(dpo_weight=0.0, beta=None, dpo_epsilon=0.0)
+    if objective.startswith("joint_"):
+        joint = JointSettings(dpo_weight=0.5, beta=0.1, dpo_epsilon=0.2)
+    module, arguments = {
+        "sft": (SFTModule, {"loss": SFT()}),
+        "bradley_terry": (RewardModule, {"loss": BradleyTerry(use_margin=False, centering=0.01), "head": head}),
+        "dpo": (DPOModule, {"loss": DPO(beta=0.1)}),
+        "cdpo": (DPOModule, {"loss": CDPO(beta=0.1, epsilon=0.1)}),
+        "ipo": (DPOModule, {"loss": IPO(beta=0.1)}),
+        "ipo_avg": (DPOModule, {"loss": IPOAvg(beta=0.1)}),
+        "con_dph": (DPHModule, {"loss": ConDPH(epsilon=0.1), "head": head, "joint": joint}),
+        "sep_dph": (DPHModule, {"loss": SepDPH(epsilon=0.1), "head": head, "joint": joint}),
+    }[objective.removeprefix("joint_")]
+    backbone = Backbone(lm)
+    needs_reference = module.uses_reference or joint.dpo_weight > 0
+    frozen = (frozen_copy(backbone) if reference is None else freeze(Backbone(reference))) if needs_reference else None
+    if frozen_trunk:
+        freeze(backbone)
+    torch.manual_seed(0)
+    heads = Heads(backbone.hidden_width, {"dph": head} if module.uses_head else {}).to(lm.dtype)
+    schedule = ScheduleSettings(name="constant", warmup_steps=0, final_ratio=1.0)
+    recipe = Recipe(optimizer=optimizer, schedule=schedule, steps=steps, log_every=log_every)
+    return module(parts=Parts(backbone=backbone, heads=heads, reference=frozen), recipe=recipe, **arguments)
+
+
+def fit_module(
+    module: AlignmentModule,
+    examples: Sequence[EncodedExample],
+    *,
+    validation: Sequence[EncodedExample] = (),
+    pairs: int = 4,
+    layout: str = "packed",
+    tokens: int = 1000,
+    validate_every: int | None = None,
+    callbacks: Sequence[Any] = (),
+    logger: Any = False,
+) -> Trainer:
+    """A real `Trainer.fit` over all steps of the module's recipe, on the CPU, that writes nothing."""
+    from lightning import Trainer
+
+    from alignkit.modules.datamodule import PreferenceDataModule
+
+    steps = module.recipe.steps
+    batch = BatchSettings(pairs=pairs, tokens=tokens, row_tokens=100, layout=layout)
+    data = PreferenceDataModule(train=examples, validation=validation or examples[:2], batch=batch, layout=layout, steps=steps, seed=0)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=1,
+        max_steps=steps,
+        limit_val_batches=None if validation else 0,
+        val_check_interval=validate_every or steps,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        inference_mode=False,
+        logger=logger,
+        callbacks=list(callbacks),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, datamodule=data)
+    return trainer
+
+
+def build_tokenizer(words: int = VOCABULARY) -> PreTrainedTokenizerFast:
+    """Token n is the word `w<n>`; 0 pads, 1 begins, 2 ends."""
+    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{n}": n for n in range(3, words)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="w3"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+
+
+@pytest.fixture(params=OBJECTIVES)
+def objective(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def module_factory() -> Callable[..., AlignmentModule]:
+    return build_module
+
+
+@pytest.fixture
+def adamw() -> AdamWSettings:
+    return ADAMW
+
+
+@pytest.fixture
+def fit() -> Callable[..., Trainer]:
+    return fit_module
+
+
+@pytest.fixture
+def tokenizer_factory() -> Callable[..., PreTrainedTokenizerFast]:
+    return build_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,122 @@
+"""Composing configs with Hydra, as `hydra.main` does it, but with every mistake as one message."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import yaml
+from hydra import version
+from hydra._internal.hydra import Hydra
+
+# `hydra.main` is built from these; there is no public way to compose with a `--config-dir` and to list a group's options.
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from alignkit.configuration import check_name, conf_dir
+from alignkit.errors import UserError
+from alignkit.foreign_config import check_hydra_override
+
+CONFIG_NAME = "train"
+VERSION_BASE = "1.3"
+
+
+class Composer:
+    """Configs from overrides. Jobs that choose the same options share one reading of the files."""
+
+    def __init__(self, hydra: Hydra) -> None:
+        self.hydra = hydra
+        parser = OverridesParser.create(config_loader=hydra.config_loader)
+        self.parse: Callable[[str], Override] = functools.cache(lambda line: parser.parse_overrides([line])[0])
+        self.options: Callable[[str], list[str]] = functools.cache(hydra.config_loader.get_group_options)
+        self.groups: Callable[[str], list[str]] = functools.cache(hydra.config_loader.list_groups)
+        self.composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def is_choice(self, override: Override) -> bool:
+        """Whether it chooses options of a group, rather than setting a key."""
+        parent, _, name = override.key_or_group.rpartition("/")
+        return name in self.groups(parent) and not isinstance(override.value(), dict)
+
+    def rewrite(self, line: str) -> str:
+        """An override as Hydra is given it: unknown keys are let in, so that `check_config` can say what was meant.
+
+        Raises:
+            UserError: on an option that does not exist or a key of Hydra's that is closed.
+        """
+        override = self.parse(line)
+        if override.is_hydra_override():
+            check_hydra_override(override, self.options)
+            return line
+        if override.is_delete() or override.package is not None:
+            return line
+        if not self.is_choice(override):
+            return f"++{line.lstrip('+')}"
+        value = override.value()
+        chosen = override.sweep_iterator() if override.is_choice_sweep() else value if isinstance(value, list) else [value]
+        for option in chosen:
+            check_name(override.key_or_group, "null" if option is None else str(option), self.options(override.key_or_group))
+        return line.lstrip("+")
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The config of one job, without Hydra's own node."""
+        choices: list[Override] = []
+        values: list[Override] = []
+        for line in overrides:
+            override = self.parse(line)
+            (values if override.is_force_add() and not override.is_hydra_override() else choices).append(override)
+        files = tuple(str(override.input_line) for override in choices)
+        if files not in self.composed:
+            cfg = self.hydra.compose_config(CONFIG_NAME, list(files), run_mode=RunMode.RUN)
+            OmegaConf.set_struct(cfg, False)
+            del cfg["hydra"]
+            self.composed[files] = cfg
+        cfg = copy.deepcopy(self.composed[files])
+        for override in values:
+            OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True, force_add=True)
+        return cfg
+
+
+@contextmanager
+def composing(config_dir: str | None) -> Iterator[Hydra]:
+    """Hydra as `hydra.main` sets it up. Its errors and OmegaConf's leave as one message.
+
+    Raises:
+        UserError: on anything that cannot be read or composed.
+    """
+    version.setbase(VERSION_BASE)
+    holder = GlobalHydra.instance()
+    before, holder.hydra = holder.hydra, None
+    search_path = create_config_search_path(str(conf_dir()))
+    if config_dir is not None:
+        path = f"file://{os.path.abspath(config_dir)}"
+        search_path.prepend(provider="command-line", path=path, anchor=SearchPathQuery(provider="schema"))
+    try:
+        with one_message():
+            yield Hydra.create_main_hydra2(task_name=CONFIG_NAME, config_search_path=search_path)
+    finally:
+        holder.hydra = before
+
+
+@contextmanager
+def one_message() -> Iterator[None]:
+    """Hydra's, OmegaConf's and YAML's errors as a UserError."""
+    try:
+        yield
+    except OverrideParseException as error:
+        raise UserError(
+            f"cannot read {error.override!r}. Write key=value; lists as key=[a,b]; text with spaces, commas or brackets in quotes of its "
+            "own: \"key='a, b'\"."
+        ) from error
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        words = [str(error), str(error.__cause__ or "")] if isinstance(error, HydraException) else [str(error)]
+        raise UserError(" ".join(" ".join(words).split())) from error

@@ -1,0 +1,47 @@
+"""Examples that are left out, counted by reason, and when they are too many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from alignkit.data.examples import PreferenceExample
+from alignkit.errors import UserError
+
+REASONS: Mapping[str, str] = {
+    "identical": "the completions are the same",
+    "empty": "a completion holds no text",
+    "prompt_mismatch": "chosen and rejected answer different prompts",
+    "no_reply": "the dialogue does not end with an answer",
+    "no_rejected": "there is no rejected completion, and the objective compares two",
+    "empty_prompt": "nothing stands before the completions",
+    "too_long": "more tokens than dataset.max_length",
+    "special_token_in_text": "a text spells one of the tokenizer's control tokens",
+}
+"""Why an example can be dropped, as it is counted and as it is told to the user."""
+
+
+def fault(example: PreferenceExample) -> str | None:
+    """The reason to drop an example whatever its source, or None. White space around a completion makes no difference."""
+    bare = [completion.strip() for completion in example.completions]
+    if not all(bare):
+        return "empty"
+    return "identical" if len(set(bare)) < len(bare) else None
+
+
+def check_dropped(dropped: Mapping[str, int], *, total: int, limit: float, where: str) -> None:
+    """Refuse data of which more than the fraction `limit` had to be dropped.
+
+    `dropped` counts examples by reason, `total` is how many there were before, `where` the setting and its value
+    (`dataset.path = pairs.jsonl`). Rows that a source leaves out on purpose belong in neither number.
+
+    Raises:
+        UserError: naming each reason with its count.
+    """
+    lost = sum(dropped.values())
+    if lost <= limit * total:
+        return
+    reasons = "; ".join(f"{reason} {count} ({REASONS.get(reason, reason)})" for reason, count in dropped.items() if count)
+    raise UserError(
+        f"{where}: {lost} of {total} examples cannot be used, more than dataset.max_dropped = {limit:g} allows: {reasons}. "
+        "Repair the data, or type dataset.max_dropped=1 to go on without them."
+    )

@@ -1,0 +1,140 @@
+"""Rows of a data set on the Hugging Face hub, or the reason why not within seconds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alignkit.data.tables import Table, quiet_datasets
+from alignkit.errors import UserError, did_you_mean
+
+REQUEST_SECONDS = 3.0
+"""For the hub to answer that a data set exists. Asked first: `datasets` itself tries for 23 seconds before it gives up."""
+ANSWER_SECONDS = 6.0
+"""For everything around it; a name server that is not there keeps the resolver waiting, and no time-out of a request covers that."""
+PARQUET_BRANCH = "refs/convert/parquet"
+"""The hub's own conversion of data sets that come as a Python script, which is code of others and is not run."""
+
+
+def read_hub(hub: str, subset: str | None, split: str) -> Table:
+    """The rows of one split; `subset` is a configuration or a directory of the data set.
+
+    When the hub does not answer, what was downloaded earlier is used.
+
+    Raises:
+        UserError: when there is no such data set, subset or split, or neither the hub nor the cache has it.
+    """
+    place = f"dataset.hub = {hub}"
+    with quiet_datasets() as datasets:
+        index = _index(datasets, hub, subset)
+        silence = _ask(hub, place)
+        with _offline(datasets, silence is not None):
+            try:
+                splits = _recall(datasets, index) if silence is not None and index.exists() else _load(datasets, hub, subset)
+            except Exception as error:  # whatever the hub, the network, the cache and the readers raise
+                raise UserError(_failure(place, subset, silence, error)) from error
+        if silence is None:
+            _remember(splits, index)
+    if split not in splits:
+        raise UserError(f"dataset.split = {split!r}; {place} has {', '.join(splits)}.{did_you_mean(split, splits)}")
+    data = splits[split]
+    return Table(place=place, columns=tuple(data.column_names), data=data)
+
+
+def _index(datasets: Any, hub: str, subset: str | None) -> Path:
+    """Where the cache files of a data set are listed.
+
+    `datasets` names the copy of a directory of the hub after the files' revision, so that without the hub it does not find it again.
+    """
+    key = hashlib.sha256(json.dumps([hub, subset]).encode()).hexdigest()[:32]
+    return Path(datasets.config.HF_DATASETS_CACHE) / "alignkit" / f"hub-{key}.json"
+
+
+def _remember(splits: Mapping[str, Any], index: Path) -> None:
+    files = {split: [file["filename"] for file in data.cache_files] for split, data in splits.items()}
+    index.parent.mkdir(parents=True, exist_ok=True)
+    draft = index.with_suffix(f".{os.getpid()}")
+    draft.write_text(json.dumps(files))
+    draft.replace(index)
+
+
+def _recall(datasets: Any, index: Path) -> dict[str, Any]:
+    files = json.loads(index.read_text())
+    return {split: datasets.concatenate_datasets([datasets.Dataset.from_file(name) for name in names]) for split, names in files.items()}
+
+
+def _ask(hub: str, place: str) -> str | None:
+    """Why the hub cannot be asked; None when it answers that the data set is there."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    answers: queue.Queue[Exception | None] = queue.Queue()
+
+    def ask() -> None:
+        try:
+            HfApi(endpoint=constants.ENDPOINT).dataset_info(hub, timeout=REQUEST_SECONDS)
+            answers.put(None)
+        except Exception as error:  # handed to the thread that waits
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        error = answers.get(timeout=ANSWER_SECONDS)
+    except queue.Empty:
+        return f"no answer within {ANSWER_SECONDS:g} seconds"
+    if isinstance(error, GatedRepoError):
+        raise UserError(f"{place} is open only to those who asked. Ask at https://huggingface.co/datasets/{hub}, then: hf auth login")
+    if isinstance(error, (RepositoryNotFoundError, HFValidationError)):
+        raise UserError(
+            f"{place}: the hub has no such data set, or it is private. An id looks like Anthropic/hh-rlhf; for a file type "
+            "dataset.path=FILE, for a private data set first: hf auth login"
+        )
+    return None if error is None else " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def _offline(datasets: Any, wanted: bool) -> Iterator[None]:
+    """Let the libraries look only into their caches: they do so at once, and otherwise retry for half a minute."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    if wanted:
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+
+
+def _load(datasets: Any, hub: str, subset: str | None) -> Any:
+    try:
+        if subset is None:
+            return datasets.load_dataset(hub)
+        try:
+            return datasets.load_dataset(hub, name=subset)
+        except ValueError as no_such_configuration:
+            try:
+                return datasets.load_dataset(hub, data_dir=subset)
+            except FileNotFoundError:
+                raise no_such_configuration from None
+    except RuntimeError as error:
+        if "scripts are no longer supported" not in str(error):
+            raise
+        return datasets.load_dataset(hub, data_dir=subset or "default", revision=PARQUET_BRANCH)
+
+
+def _failure(place: str, subset: str | None, silence: str | None, error: Exception) -> str:
+    advice = "Type dataset.path=FILE for a file in this format, or dataset=reviews, which needs no network."
+    if silence is not None:
+        return f"{place}: the hub cannot be reached ({silence}) and the cache does not have the data. {advice}"
+    chosen = "" if subset is None else f" with dataset.subset = {subset}"
+    return f"{place}{chosen} could not be loaded: {' '.join(str(error).split()) or type(error).__name__} {advice}"

@@ -1,0 +1,100 @@
+"""One job: from checked settings to an exit code, whatever happens on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import sys
+import traceback
+from pathlib import Path
+
+from alignkit.configuration import config_yaml
+from alignkit.errors import DivergedError, UserError
+from alignkit.run_dir import RunDir, Scalar
+from alignkit.settings import RunSettings
+from alignkit.summary import final_table, print_table
+
+DONE = 0
+CRASHED = 1
+WRONG_INPUT = 2
+DIVERGED = 3
+INTERRUPTED = 130
+TERMINATED = 143
+
+
+def run_job(settings: RunSettings, *, named: bool) -> int:
+    """Train in a directory of its own and say how it went. `named`: the user chose the directory.
+
+    Returns:
+        The exit code.
+    """
+    run: RunDir | None = None
+    try:
+        run = claim(settings.run_dir, named=named)
+        results = carry_out(settings, run)
+    except BaseException as error:
+        code, message = ending(error)
+        show(error, code, message, debug=settings.debug)
+        if run is not None and not (code == WRONG_INPUT and give_up(run)):
+            print(f"run: {run.path}", flush=True)
+        return code
+    print_table(final_table(results))
+    print(f"run: {run.path}", flush=True)
+    return DONE
+
+
+def carry_out(settings: RunSettings, run: RunDir) -> dict[str, Scalar]:
+    """Write `config.yaml`, train, and return the final results."""
+    settings = dataclasses.replace(settings, run_dir=str(run.path))
+    run.config.write_text(config_yaml(settings), encoding="utf-8")
+    # The first import of torch's big users: everything that can be wrong without them has been checked.
+    from alignkit.assembly import train
+
+    return train(settings, run)
+
+
+def claim(path: str, *, named: bool) -> RunDir:
+    """A fresh run directory. Where a default name is taken, by a run that started in the same second, `-2`, `-3` ... follow.
+
+    Raises:
+        UserError: when a directory that the user chose holds a run, or the place cannot be written.
+    """
+    for number in itertools.count(1):
+        candidate = Path(path if number == 1 else f"{path}-{number}")
+        try:
+            return RunDir.create(candidate)
+        except UserError:
+            if named or not (candidate.expanduser() / "config.yaml").exists():
+                raise
+    raise AssertionError("count() does not end")
+
+
+def give_up(run: RunDir) -> bool:
+    """Free the directory of a run that never began, so that the corrected command may use it. False when it holds more than a config."""
+    if [file.name for file in run.path.iterdir()] != [run.config.name]:
+        return False
+    run.config.unlink()
+    run.path.rmdir()
+    return True
+
+
+def ending(error: BaseException) -> tuple[int, str]:
+    """The exit code that an exception stands for, and its reason in a line."""
+    if isinstance(error, UserError):
+        return WRONG_INPUT, str(error)
+    if isinstance(error, DivergedError):
+        return DIVERGED, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, str(error) or "stopped by Ctrl-C."
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else CRASHED if error.code else DONE
+        return code, "stopped by SIGTERM." if code == TERMINATED else str(error.code or "")
+    return CRASHED, f"{type(error).__name__}: {error}"
+
+
+def show(error: BaseException, code: int, message: str, *, debug: bool) -> None:
+    """Tell the user on standard error: our own faults with a traceback, theirs in one message."""
+    if (code == CRASHED and not isinstance(error, SystemExit)) or (debug and code != DONE):
+        traceback.print_exception(error)
+    elif message:
+        print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,159 @@
+"""From names to classes and from plain values to records. A config holds names and values; this is where they get their meaning."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from alignkit.errors import UserError, did_you_mean
+from alignkit.settings import DatasetSettings, HeadSettings, JointSettings, LossSettings
+
+Record = TypeVar("Record")
+
+LOSSES = "alignkit.losses"
+MODULES = "alignkit.modules"
+SOURCES = "alignkit.data.sources"
+
+JOINT_KEYS = frozenset(field.name for field in dataclasses.fields(JointSettings))
+
+EXPECTED: Mapping[Any, str] = {
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    str: "text",
+    list: "a list, e.g. [a,b]",
+    dict: "a mapping, e.g. {a: b}",
+}
+
+
+def resolve(kind_package: str, name: str, allow_code: Sequence[str] = ()) -> type:
+    """The one public class of module `<kind_package>.<name>`, or of the module that a dotted name of an `allow_code` package names.
+
+    `resolve("alignkit.losses", "con_dph")` is `ConDPH`.
+
+    Raises:
+        UserError: when there is no such module, it is not allowed, or it does not define exactly one public class.
+    """
+    if "." in name:
+        check_allowed(name, allow_code)
+        module_name = name
+    else:
+        module_name = f"{kind_package}.{name}"
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise UserError(f"{name!r}: there is no module {error.name}. Check the name and that the package can be imported.") from None
+        raise
+    classes = [
+        member
+        for label, member in inspect.getmembers(module, inspect.isclass)
+        if member.__module__ == module.__name__ and not label.startswith("_")
+    ]
+    if len(classes) != 1:
+        found = ", ".join(member.__name__ for member in classes) or "none"
+        raise UserError(f"{module_name}: must define exactly one public class; found: {found}.")
+    return classes[0]
+
+
+def check_allowed(name: str, allow_code: Sequence[str]) -> None:
+    """Refuse a dotted name that lies outside the packages whose code the user allowed.
+
+    Raises:
+        UserError: with what to type when the code is trusted.
+    """
+    if not any(name.startswith(f"{package}.") for package in allow_code):
+        package = name.partition(".")[0]
+        raise UserError(f"{name!r} names code outside alignkit. If you trust it, type allow_code=[{package}].")
+
+
+def to_record(record: type[Record], values: Mapping[str, Any], where: str) -> Record:
+    """A dataclass from plain values, converted to its fields' types and checked by its own `__post_init__`.
+
+    `where` is the dotted path of the record as a user types it, `loss.head`.
+
+    Raises:
+        UserError: naming the dotted path, the value that came and what is allowed.
+    """
+    prefix = f"{where}." if where else ""
+    fields = [field.name for field in dataclasses.fields(record)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            raise UserError(f"{prefix}{key}: no such key.{did_you_mean(key, fields)} {where} has {', '.join(fields) or 'none'}.")
+    try:
+        built = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(record), dict(values)))
+    except MissingMandatoryValue as error:
+        raise UserError(f"{prefix}{error.full_key} is missing. Type {prefix}{error.full_key}=VALUE.") from None
+    except OmegaConfBaseException as error:
+        path = str(error.full_key or "")
+        field = path.partition(".")[0].partition("[")[0]
+        hint = typing.get_type_hints(record).get(field)
+        raise UserError(f"{prefix}{field} = {values.get(field)!r}; must be {expected(hint)}.") from None
+    return typing.cast(Record, built)
+
+
+def expected(hint: Any) -> str:
+    """What a field of this type takes, in words."""
+    kinds = [hint]
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        kinds = list(typing.get_args(hint))
+    words = [EXPECTED.get(typing.get_origin(kind) or kind, str(kind)) for kind in kinds if kind is not type(None)]
+    return " or ".join([*words, "null"] if type(None) in kinds else words)
+
+
+def option_records(options: Mapping[str, Any]) -> dict[str, HeadSettings | JointSettings]:
+    """The options that belong to the loss's module, as records: `head` and `joint`, each where its keys are present.
+
+    Raises:
+        UserError: when a value is out of range or of the wrong type.
+    """
+    records: dict[str, HeadSettings | JointSettings] = {}
+    if "head" in options:
+        head = options["head"]
+        if not isinstance(head, Mapping):
+            raise UserError(f"loss.head = {head!r}; must be {expected(dict)}.")
+        records["head"] = to_record(HeadSettings, head, "loss.head")
+    if options.keys() >= JOINT_KEYS:
+        records["joint"] = to_record(JointSettings, {key: options[key] for key in JOINT_KEYS}, "loss")
+    return records
+
+
+def loss_fields(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that belong to the loss class itself."""
+    of_module = {"head"} | (JOINT_KEYS if options.keys() >= JOINT_KEYS else frozenset())
+    return {key: value for key, value in options.items() if key not in of_module}
+
+
+def build_loss(settings: LossSettings, allow_code: Sequence[str] = ()) -> object:
+    """The loss, which checks its own ranges. Imports torch, and nothing heavier.
+
+    Raises:
+        UserError: naming the option that the loss refuses.
+    """
+    option_records(settings.options)
+    return build(LOSSES, settings.name, loss_fields(settings.options), "loss", allow_code)
+
+
+def build_source(settings: DatasetSettings, allow_code: Sequence[str] = ()) -> object:
+    """The data set's source, which checks its own ranges; nothing is read or fetched.
+
+    Raises:
+        UserError: naming the option that the source refuses.
+    """
+    return build(SOURCES, settings.source, settings.options, "dataset", allow_code)
+
+
+def build(kind_package: str, name: str, options: Mapping[str, Any], where: str, allow_code: Sequence[str]) -> object:
+    """An instance of the class that `name` resolves to, its fields filled from `options`."""
+    kind = resolve(kind_package, name, allow_code)
+    if not dataclasses.is_dataclass(kind):
+        raise UserError(f"{where}: {kind.__name__} of {name!r} is no dataclass, so its options are not known.")
+    return to_record(kind, options, where)

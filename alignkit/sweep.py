@@ -1,0 +1,162 @@
+"""A sweep: one run directory a job, and `sweep.json`, which says who is who and how each ended.
+
+The jobs may run in other processes or on other machines, so all that passes between them and the sweep are files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import final
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from alignkit.configuration import check_config
+from alignkit.errors import UserError
+from alignkit.job import CRASHED, DONE, INTERRUPTED, TERMINATED, carry_out, ending, show
+from alignkit.run_dir import RunDir, Scalar, jsonable
+from alignkit.summary import print_table, sweep_table
+
+SWEEP = "sweep.json"
+FAILURE = "failure.json"
+"""In the run directory of a job that did not end well: its exit code and message."""
+LONGEST_NAME = 100
+"""Characters of a job's directory; file systems allow 255 bytes."""
+STOPS = (INTERRUPTED, TERMINATED)
+"""Exit codes of jobs that end the whole sweep: somebody wants it to stop."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobRecord:
+    """One job in `sweep.json`."""
+
+    job: int
+    overrides: list[str]
+    """What sets the job apart, as typed."""
+    status: str = "not run"
+    """`not run`, `done`, `failed` or `interrupted`."""
+    exit_code: int | None = None
+    message: str = ""
+    """Why it failed."""
+    run: str
+    """Its run directory, inside the sweep's."""
+    results: dict[str, Scalar] = field(default_factory=dict)
+
+
+def plan(path: str, changes: Sequence[Sequence[str]], *, named: bool) -> Path:
+    """Make the sweep's directory and write down which job goes where. `named`: the user chose the directory.
+
+    Raises:
+        UserError: when it holds a sweep or a run already, or cannot be written.
+    """
+    width = len(str(len(changes) - 1))
+    jobs = [JobRecord(job=number, overrides=list(job), run=f"{number:0{width}}{slug(job)}") for number, job in enumerate(changes)]
+    for number in itertools.count(1):
+        folder = Path(path if number == 1 else f"{path}-{number}").expanduser().resolve()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if RunDir(folder).config.exists():
+                raise FileExistsError
+            os.close(os.open(folder / SWEEP, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            if named:
+                raise UserError(f"run_dir = {folder}: is taken already. Choose another, e.g. run_dir={folder}-2.") from None
+            continue
+        except OSError as error:
+            raise UserError(f"run_dir = {folder}: cannot be written ({error.strerror}). Choose another with run_dir=DIR.") from None
+        write(folder, jobs)
+        return folder
+    raise AssertionError("count() does not end")
+
+
+def slug(changes: Sequence[str]) -> str:
+    """`-beta=0.1,epsilon=0`: a job's overrides as part of a directory's name."""
+    pairs = (change.partition("=") for change in changes)
+    name = "-" * bool(changes) + ",".join(f"{key.rpartition('.')[2]}={value}" for key, _, value in pairs)
+    safe = re.sub(r"[^\w.=,+-]+", "_", name)
+    return safe if len(safe) <= LONGEST_NAME else f"{safe[: LONGEST_NAME - 9]}-{hashlib.sha256(safe.encode()).hexdigest()[:8]}"
+
+
+def run_sweep_job(cfg: DictConfig) -> int:
+    """Hydra's task: one job of a sweep, in whatever process the launcher chose. A failure is a file, so that other jobs go on.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: when the whole sweep is to stop.
+    """
+    hydra = HydraConfig.get()
+    folder = Path(hydra.sweep.dir)
+    jobs = read(folder)
+    job = jobs[hydra.job.num]
+    print(f"[{job.job + 1}/{len(jobs)}] {' '.join(job.overrides)}", flush=True)
+    debug = False
+    run = folder / job.run
+    try:
+        settings = check_config(cfg)
+        debug = settings.debug
+        logger = settings.logger if settings.logger.group else replace(settings.logger, group=folder.name)
+        carry_out(replace(settings, logger=logger), RunDir.create(run))
+    except BaseException as error:
+        code, message = ending(error)
+        show(error, code, message, debug=debug)
+        run.mkdir(exist_ok=True)
+        (run / FAILURE).write_text(json.dumps({"exit_code": code, "message": message}) + "\n")
+        if code in STOPS:
+            raise
+        return code
+    print(f"run: {run}", flush=True)
+    return DONE
+
+
+def conclude(folder: Path) -> int:
+    """Read how each job ended from its directory, write `sweep.json`, print the table and name the jobs that failed.
+
+    Returns:
+        The sweep's exit code: 0 when all jobs worked, else 1.
+    """
+    jobs = [ended(folder, job) for job in read(folder)]
+    write(folder, jobs)
+    print_table(sweep_table([asdict(job) for job in jobs]))
+    for job in jobs:
+        if job.exit_code:
+            print(f"job {job.job} ({' '.join(job.overrides)}) {job.status}: {job.message}", file=sys.stderr)
+    if waiting := sum(job.exit_code is None for job in jobs):
+        print(f"{waiting} of {len(jobs)} jobs were not run.", file=sys.stderr)
+    print(f"run: {folder}", flush=True)
+    return DONE if all(job.status == "done" for job in jobs) else CRASHED
+
+
+def ended(folder: Path, job: JobRecord) -> JobRecord:
+    """A job's record with what its directory says."""
+    run = RunDir(folder / job.run)
+    results = json.loads(run.results.read_text()) if run.results.exists() else {}
+    if (run.path / FAILURE).exists():
+        failure = json.loads((run.path / FAILURE).read_text())
+        status = "interrupted" if failure["exit_code"] in STOPS else "failed"
+        return replace(job, status=status, exit_code=failure["exit_code"], message=failure["message"], results=results)
+    if results:
+        return replace(job, status="done", exit_code=DONE, results=results)
+    if run.config.exists():
+        return replace(job, status="failed", exit_code=CRASHED, message="ended without a word: was the process killed, or out of memory?")
+    return job
+
+
+def read(folder: Path) -> list[JobRecord]:
+    """The jobs of a sweep."""
+    return [JobRecord(**job) for job in json.loads((folder / SWEEP).read_text(encoding="utf-8"))]
+
+
+def write(folder: Path, jobs: Sequence[JobRecord]) -> None:
+    """Write `sweep.json` whole or not at all."""
+    rows = [asdict(job) | {"results": {name: jsonable(value) for name, value in job.results.items()}} for job in jobs]
+    draft = folder / f"{SWEEP}.part"
+    draft.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    draft.replace(folder / SWEEP)

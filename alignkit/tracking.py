@@ -1,0 +1,82 @@
+"""Weights & Biases: one run a job, offline unless the user is logged in, never a prompt, finished whatever happens."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias, cast, get_args
+
+import wandb
+import yaml
+from lightning.pytorch.loggers import WandbLogger
+
+from alignkit.errors import check_choice
+from alignkit.run_dir import RunDir
+from alignkit.settings import RunSettings
+
+INIT_TIMEOUT = 20.0
+"""Seconds that a run waits for the server before it goes on offline; the library's own limit is 90."""
+SERVER = "api.wandb.ai"
+Mode: TypeAlias = Literal["online", "offline", "disabled", "shared"]
+
+
+@contextmanager
+def wandb_logger(settings: RunSettings, run: RunDir) -> Iterator[WandbLogger | None]:
+    """The logger of one job, or None where `logger.wandb` is false."""
+    if not settings.logger.wandb:
+        yield None
+        return
+    exit_code = 1
+    try:
+        yield WandbLogger(experiment=_start(settings, run), save_dir=str(run.path))
+        exit_code = 0
+    finally:
+        # Without this the next job of a sweep would log into this run.
+        wandb.finish(exit_code=exit_code)
+
+
+def mode() -> Mode:
+    """`online` when the user is logged in, else `offline`; `WANDB_MODE` decides where it is set."""
+    asked = os.environ.get("WANDB_MODE")
+    if asked is not None:
+        check_choice("WANDB_MODE", asked, get_args(Mode))
+        return cast(Mode, asked)
+    return "online" if _logged_in() else "offline"
+
+
+def run_name(settings: RunSettings) -> str:
+    """Loss, model and what a sweep varies: `con_dph-tiny-beta0.1-epsilon0.1-seed0`."""
+    options = settings.loss.options
+    swept = [f"{key}{options[key]:g}" for key in ("beta", "epsilon") if isinstance(options.get(key), int | float)]
+    return "-".join([settings.loss.name, settings.model.name, *swept, f"seed{settings.seed}"])
+
+
+def _start(settings: RunSettings, run: RunDir) -> Any:
+    # code, machine and arguments stay here: an argument may hold a secret
+    quiet = wandb.Settings(init_timeout=INIT_TIMEOUT, silent=True, console="off", disable_code=True, disable_git=True, x_disable_meta=True)
+    arguments: dict[str, Any] = {
+        "project": settings.logger.project,
+        "group": settings.logger.group,
+        "name": run_name(settings),
+        "tags": [settings.loss.name, settings.model.name, settings.dataset.name],
+        "job_type": "train",
+        "config": yaml.safe_load(run.config.read_text()),
+        "dir": str(run.path),
+        "settings": quiet,
+    }
+    try:
+        return wandb.init(mode=mode(), **arguments)
+    except wandb.errors.CommError as error:
+        print(f"W&B cannot be reached ({error}); this run is logged offline. Later: wandb sync {run.path / 'wandb'}/offline-run-*")
+        return wandb.init(mode="offline", **arguments)
+
+
+def _logged_in() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators(SERVER) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,120 @@
+"""The YAML files hold what the classes take: names, keys and values, never code."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from alignkit.command_line import precheck
+from alignkit.configuration import conf_dir
+from alignkit.help_page import head_comment
+from alignkit.metrics import METRICS, VALIDATION
+from alignkit.resolution import JOINT_KEYS, LOSSES, MODULES, SOURCES, loss_fields, resolve
+from alignkit.settings import OPTIMIZER_SETTINGS, DatasetSettings, HeadSettings, RunSettings
+
+FILES = sorted(conf_dir().rglob("*.yaml"))
+OPTIONS = [(file.parent.name, file.stem) for file in FILES if file.parent != conf_dir()]
+ALIASES = {"reward": "bradley_terry"}
+MISSING = {"hf": ["model.path=DIR"]}
+"""What an option leaves to the user."""
+NOT_LOSSES = {"__init__", "outputs", "families"}
+
+HINTS = typing.get_type_hints(RunSettings)
+PLAIN_GROUPS = [name for name, hint in HINTS.items() if dataclasses.is_dataclass(hint) and name not in ("loss", "dataset", "optimizer")]
+
+
+def read(group: str, option: str) -> dict[str, Any]:
+    loaded = yaml.safe_load((conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8"))
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def options(group: str) -> list[str]:
+    return [option for folder, option in OPTIONS if folder == group and option not in ALIASES]
+
+
+def field_names(record: Any) -> set[str]:
+    return {field.name for field in dataclasses.fields(record)}
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_passes_all_checks(group: str, option: str) -> None:
+    (settings,) = precheck([f"{group}={option}", *MISSING.get(option, [])])
+    if group != "experiment":
+        assert getattr(settings, group).name == ALIASES.get(option, option)
+
+
+@pytest.mark.parametrize("loss", options("loss"))
+def test_a_loss_file_has_the_fields_of_its_class(loss: str) -> None:
+    own = {key: value for key, value in read("loss", loss).items() if key not in ("name", "module", "monitor")}
+    assert set(loss_fields(own)) == field_names(resolve(LOSSES, loss))
+    if "head" in own:
+        assert set(own["head"]) == field_names(HeadSettings)
+
+
+@pytest.mark.parametrize("loss", options("loss"))
+def test_a_loss_file_has_the_options_of_its_module(loss: str) -> None:
+    own = read("loss", loss)
+    given = {"head"} & own.keys() | ({"joint"} if own.keys() >= JOINT_KEYS else set())
+    wanted = inspect.signature(resolve(MODULES, own["module"])).parameters.keys()
+    assert given == wanted & {"head", "joint"}
+
+
+@pytest.mark.parametrize("loss", options("loss"))
+def test_a_loss_file_watches_a_metric_that_exists(loss: str) -> None:
+    monitor = read("loss", loss)["monitor"]
+    assert monitor.startswith(VALIDATION)
+    assert METRICS[monitor.removeprefix(VALIDATION)].better != "neither"
+
+
+def test_every_loss_has_a_file() -> None:
+    folder = Path(str(inspect.getfile(resolve(LOSSES, "dpo")))).parent
+    assert {file.stem for file in folder.glob("*.py")} - NOT_LOSSES == set(options("loss"))
+
+
+@pytest.mark.parametrize("dataset", options("dataset"))
+def test_a_dataset_file_has_the_fields_of_its_source(dataset: str) -> None:
+    own = read("dataset", dataset)
+    assert own.keys() == (field_names(DatasetSettings) - {"options"}) | field_names(resolve(SOURCES, own["source"]))
+
+
+@pytest.mark.parametrize("optimizer", options("optimizer"))
+def test_an_optimizer_file_has_the_fields_of_its_record(optimizer: str) -> None:
+    assert read("optimizer", optimizer).keys() == field_names(OPTIMIZER_SETTINGS[optimizer])
+
+
+def test_every_optimizer_has_a_file() -> None:
+    assert set(OPTIMIZER_SETTINGS) == set(options("optimizer"))
+
+
+@pytest.mark.parametrize("group", PLAIN_GROUPS)
+def test_the_files_of_a_group_have_the_fields_of_its_record(group: str) -> None:
+    files = [read(group, option) for option in options(group)]
+    files = files or [yaml.safe_load((conf_dir() / "train.yaml").read_text(encoding="utf-8"))[group]]
+    for own in files:
+        assert own.keys() == field_names(HINTS[group])
+
+
+def test_the_top_config_has_the_fields_of_a_run() -> None:
+    own = yaml.safe_load((conf_dir() / "train.yaml").read_text(encoding="utf-8"))
+    chosen = {next(iter(default)) for default in own["defaults"] if isinstance(default, dict)}
+    chosen = {group for group in chosen if not group.startswith("override ")} - {"experiment"}
+    assert (own.keys() | chosen) - {"defaults", "hydra"} == field_names(RunSettings)
+
+
+def test_no_file_names_code() -> None:
+    assert not [file for file in FILES if "_target_" in file.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(conf_dir())))
+def test_a_file_begins_with_a_line_that_says_what_it_is(file: Path) -> None:
+    first = next(line for line in file.read_text(encoding="utf-8").splitlines() if line != "# @package _global_")
+    assert first.startswith("# ")
+    assert head_comment(file.read_text(encoding="utf-8")) in first
+    assert len(first) > len("# ") + 5
