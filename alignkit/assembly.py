@@ -28,7 +28,8 @@ from alignkit.metrics import METRICS, VALIDATION
 from alignkit.models.backbone import Backbone
 from alignkit.models.export import save_heads, save_model
 from alignkit.models.heads import Heads
-from alignkit.models.loading import check_fit, load_config, load_lm, load_tokenizer, locate
+from alignkit.models.loading import check_fit, load_config, load_lm, load_tokenizer
+from alignkit.models.location import locate
 from alignkit.models.reference import fingerprint, freeze, frozen_copy
 from alignkit.modules.alignment import AlignmentModule, Parts, Recipe
 from alignkit.modules.datamodule import PreferenceDataModule

@@ -22,6 +22,7 @@ from alignkit.composition import CONFIG_NAME, Composer, composing
 from alignkit.configuration import check_config, check_no_secret
 from alignkit.errors import UserError
 from alignkit.foreign_config import check_folder, check_hydra_node
+from alignkit.models.location import locate
 from alignkit.resolution import build_loss, build_source
 from alignkit.settings import RunSettings
 
@@ -168,6 +169,19 @@ def check_paths(settings: RunSettings) -> None:
             raise UserError(f"{where} = {path!r}; there is no such file, seen from {os.getcwd()}.")
     if Path(__file__).resolve().parent in Path(settings.run_dir).expanduser().resolve().parents:
         raise UserError(f"run_dir = {settings.run_dir!r}; lies inside the installed alignkit. Choose another.")
+
+
+def check_models(jobs: Sequence[Job]) -> None:
+    """Refuse models that are neither here nor on a hub that can be reached. Without torch, in seconds.
+
+    Raises:
+        UserError: naming the model and what to type instead.
+    """
+    for number, job in enumerate(jobs):
+        with naming_job(number, len(jobs), job.changes):
+            locate("model.path", job.settings.model.path)
+            if job.settings.reference.path is not None:
+                locate("reference.path", job.settings.reference.path)
 
 
 def check_buildable(jobs: Sequence[Job]) -> None:

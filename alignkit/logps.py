@@ -42,7 +42,7 @@ def token_scores(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: T
     dtype = hidden.dtype
     if torch.is_autocast_enabled(hidden.device.type) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(hidden.device.type)
-    logps, top1 = _TokenScores.apply(hidden, weight, bias, targets, dtype)
+    logps, top1 = _TokenScores.apply(hidden, weight, bias, targets, dtype)  # type: ignore[no-untyped-call]
     return TokenScores(logps, top1)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import hydra
 
 from alignkit import help_page
-from alignkit.command_line import Command, check_buildable, is_question, read_command, read_flags
+from alignkit.command_line import Command, check_buildable, check_models, is_question, read_command, read_flags
 from alignkit.composition import CONFIG_NAME, VERSION_BASE, one_message
 from alignkit.configuration import conf_dir
 from alignkit.errors import UserError
@@ -30,6 +30,7 @@ def main() -> int:
         if is_question(flags):
             return answer(flags)
         command = read_command(flags)
+        check_models(command.jobs)
         check_buildable(command.jobs)
         if command.multirun:
             return sweep(command)

@@ -95,12 +95,12 @@ def architecture(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def lm_factory():
     return build_lm
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def examples_factory():
     return build_examples
 
@@ -185,6 +185,7 @@ def fit_module(
     validate_every: int | None = None,
     callbacks: Sequence[Any] = (),
     logger: Any = False,
+    precision: Any = "32-true",
 ) -> Trainer:
     """A real `Trainer.fit` over all steps of the module's recipe, on the CPU, that writes nothing."""
     from lightning import Trainer
@@ -197,6 +198,7 @@ def fit_module(
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
+        precision=precision,
         max_epochs=1,
         max_steps=steps,
         limit_val_batches=None if validation else 0,
@@ -227,22 +229,22 @@ def objective(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def module_factory() -> Callable[..., AlignmentModule]:
     return build_module
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def adamw() -> AdamWSettings:
     return ADAMW
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fit() -> Callable[..., Trainer]:
     return fit_module
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tokenizer_factory() -> Callable[..., PreTrainedTokenizerFast]:
     return build_tokenizer
 

@@ -14,7 +14,7 @@ TOP = 4
 FLOORS = {
     0: ("errors", "settings", "metrics", "run_dir", "batches"),
     1: ("logps", "advantages", "losses"),
-    2: ("models", "data", "rollout", "judges", "lab"),
+    2: ("models", "data", "rollout", "judges", "hub", "lab"),
     3: ("modules", "callbacks", "evaluation", "optim", "hardware"),
 }
 """The rest of the top level is floor 4. `lab` is a side tower that stands on floor 2; `analysis` is one that stands on floor 0."""

@@ -23,7 +23,9 @@ def test_chunks_equal_the_plain_log_softmax_forward_and_backward(chunk, with_bia
     ours = token_scores(hidden, weight, bias, targets).logps
     assert torch.allclose(ours, plain, atol=1e-12)
     mix = torch.randn(11, dtype=torch.float64)
-    for got, expected in zip(torch.autograd.grad((ours * mix).sum(), leaves), torch.autograd.grad((plain * mix).sum(), leaves), strict=True):
+    for got, expected in zip(
+        torch.autograd.grad((ours * mix).sum(), leaves), torch.autograd.grad((plain * mix).sum(), leaves), strict=True
+    ):
         assert torch.allclose(got, expected, atol=1e-12)
 
 

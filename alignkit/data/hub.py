@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import queue
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +12,8 @@ from typing import Any
 
 from alignkit.data.tables import Table, quiet_datasets
 from alignkit.errors import UserError, did_you_mean
+from alignkit.hub import ask_hub
 
-REQUEST_SECONDS = 3.0
-"""For the hub to answer that a data set exists. Asked first: `datasets` itself tries for 23 seconds before it gives up."""
-ANSWER_SECONDS = 6.0
-"""For everything around it; a name server that is not there keeps the resolver waiting, and no time-out of a request covers that."""
 PARQUET_BRANCH = "refs/convert/parquet"
 """The hub's own conversion of data sets that come as a Python script, which is code of others and is not run."""
 
@@ -34,7 +29,7 @@ def read_hub(hub: str, subset: str | None, split: str) -> Table:
     place = f"dataset.hub = {hub}"
     with quiet_datasets() as datasets:
         index = _index(datasets, hub, subset)
-        silence = _ask(hub, place)
+        silence = ask_hub("dataset", hub, place)
         with _offline(datasets, silence is not None):
             try:
                 splits = _recall(datasets, index) if silence is not None and index.exists() else _load(datasets, hub, subset)
@@ -68,37 +63,6 @@ def _remember(splits: Mapping[str, Any], index: Path) -> None:
 def _recall(datasets: Any, index: Path) -> dict[str, Any]:
     files = json.loads(index.read_text())
     return {split: datasets.concatenate_datasets([datasets.Dataset.from_file(name) for name in names]) for split, names in files.items()}
-
-
-def _ask(hub: str, place: str) -> str | None:
-    """Why the hub cannot be asked; None when it answers that the data set is there."""
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
-
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    answers: queue.Queue[Exception | None] = queue.Queue()
-
-    def ask() -> None:
-        try:
-            HfApi(endpoint=constants.ENDPOINT).dataset_info(hub, timeout=REQUEST_SECONDS)
-            answers.put(None)
-        except Exception as error:  # handed to the thread that waits
-            answers.put(error)
-
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        error = answers.get(timeout=ANSWER_SECONDS)
-    except queue.Empty:
-        return f"no answer within {ANSWER_SECONDS:g} seconds"
-    if isinstance(error, GatedRepoError):
-        raise UserError(f"{place} is open only to those who asked. Ask at https://huggingface.co/datasets/{hub}, then: hf auth login")
-    if isinstance(error, (RepositoryNotFoundError, HFValidationError)):
-        raise UserError(
-            f"{place}: the hub has no such data set, or it is private. An id looks like Anthropic/hh-rlhf; for a file type "
-            "dataset.path=FILE, for a private data set first: hf auth login"
-        )
-    return None if error is None else " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import final
@@ -49,8 +50,7 @@ def prepare(
         if not examples:
             raise UserError(f"{where}: no example is left to {name}: {asdict(report)}.")
     counts = {
-        **loaded.counts,
-        **report.dropped,
+        **(Counter(loaded.counts) + report.dropped),
         "trimmed_prompts": report.trimmed_prompts,
         "cut_completions": report.cut_completions,
         "boundary_merges": report.boundary_merges,

@@ -17,7 +17,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from alignkit.data import hub
+import alignkit.hub
 from alignkit.data.hub import read_hub
 from alignkit.errors import UserError
 
@@ -100,7 +100,7 @@ def test_without_a_network_the_answer_comes_at_once_and_names_other_ways() -> No
 
 
 def test_a_server_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(alignkit.hub, "REQUEST_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{deaf.getsockname()[1]}")
         assert "the hub cannot be reached (" in complaint()
@@ -108,7 +108,7 @@ def test_a_server_that_never_answers_is_not_waited_for(monkeypatch: pytest.Monke
 
 def test_a_resolver_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     awake = threading.Event()
-    monkeypatch.setattr(hub, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(alignkit.hub, "ANSWER_SECONDS", 0.1)
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: awake.wait(5))
     assert "(no answer within 0.1 seconds)" in complaint()
     awake.set()

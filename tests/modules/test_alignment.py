@@ -65,8 +65,10 @@ def test_eight_examples_give_one_loss_and_gradient_however_they_are_cut_and_pack
         "rows": micro_batches(examples, layout="rows", tokens=10_000, row_tokens=10_000),
         "rows in small micro-batches": micro_batches(shuffled, layout="rows", tokens=50, row_tokens=10),
     }
+    for seed in range(3):
+        cuts[f"random {seed}"] = random_cut(examples, seed)
     assert len(cuts["packed by length"]) > 2
-    assert len(cuts["rows in small micro-batches"]) > 3
+    assert len(cuts["rows in small micro-batches"]) > 2
     loss, gradients = loss_and_gradients(module, step_of([collate([[example] for example in examples], "packed")], examples))
     assert gradients.keys() == {
         name for name, parameter in module.named_parameters() if parameter.requires_grad and trained(objective, name)
@@ -77,6 +79,18 @@ def test_eight_examples_give_one_loss_and_gradient_however_they_are_cut_and_pack
         assert others.keys() == gradients.keys(), cut
         for name, gradient in gradients.items():
             assert (gradient - others[name]).abs().max() < 1e-6 * max(1.0, float(gradient.abs().max())), (cut, name)
+
+
+def random_cut(examples: Sequence[EncodedExample], seed: int) -> list[PackedBatch]:
+    """The examples in a random order, cut into rows and the rows into micro-batches at random places."""
+    generator = torch.Generator().manual_seed(seed)
+    rows: list[list[EncodedExample]] = []
+    for n in torch.randperm(len(examples), generator=generator).tolist():
+        if not rows or torch.rand((), generator=generator) < 0.5:
+            rows.append([])
+        rows[-1].append(examples[n])
+    middle = len(rows) // 2
+    return [collate(part, "packed") for part in (rows[:middle], rows[middle:]) if part]
 
 
 def trained(objective: str, name: str) -> bool:

@@ -1,0 +1,97 @@
+"""Every logged number is in the one table, once, with its direction; and nothing is in the table that nobody logs."""
+
+from __future__ import annotations
+
+import pytest
+
+from alignkit import metrics
+from alignkit.callbacks.metrics_log import MetricsLog
+from alignkit.metrics import METRICS, TRAIN, VALIDATION
+from alignkit.modules.alignment import PROGRESS
+from alignkit.run_dir import RunDir, read_jsonl
+
+OBJECTIVES = ("sft", "bradley_terry", "dpo", "con_dph", "joint_con_dph")
+"""One for each set of names."""
+STEP_ONLY = {"learning_rate", "gradient_norm", "throughput/tokens_per_second", "throughput/padding_fraction"}
+
+
+@pytest.fixture(scope="module")
+def constants() -> dict[str, str]:
+    return {name: value for name, value in vars(metrics).items() if name.isupper() and isinstance(value, str)}
+
+
+def test_every_constant_is_a_name_of_its_own_and_every_name_has_a_constant(constants):
+    names = [value for constant, value in constants.items() if constant not in ("TRAIN", "VALIDATION")]
+    assert len(names) == len(set(names)) == len(METRICS)
+    assert set(names) == METRICS.keys()
+    assert all(metric.name == name for name, metric in METRICS.items())
+
+
+def test_every_metric_has_a_direction_a_unit_and_a_meaning():
+    assert len({metric.meaning for metric in METRICS.values()}) == len(METRICS)
+    for metric in METRICS.values():
+        assert metric.better in ("higher", "lower", "neither")
+        assert metric.unit
+        assert metric.meaning
+
+
+@pytest.mark.parametrize(
+    ("direction", "names"),
+    [
+        ("lower", {"loss", "loss/head", "loss/dpo", "throughput/padding_fraction"}),
+        (
+            "higher",
+            {
+                "rewards/margins",
+                "rewards/accuracies",
+                "implicit_rewards/margins",
+                "implicit_rewards/accuracies",
+                "token_accuracy",
+                "throughput/tokens_per_second",
+            },
+        ),
+    ],
+)
+def test_directions(direction, names):
+    assert {name for name, metric in METRICS.items() if metric.better == direction} == names
+
+
+def test_the_progress_bar_shows_metrics():
+    assert set(PROGRESS) <= METRICS.keys()
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory, lm_factory, examples_factory, module_factory, fit) -> dict[str, tuple[set[str], set[str]]]:
+    """Names in the training rows and in the validation rows of each kind of objective, without their prefixes."""
+    names = {}
+    for objective in OBJECTIVES:
+        run = RunDir.create(tmp_path_factory.mktemp(objective) / "run")
+        module = module_factory(objective, lm_factory("gpt2"), steps=1)
+        examples = examples_factory(4, completions=module.completions)
+        fit(module, examples, validation=examples, logger=MetricsLog(run, steps_per_epoch=1))
+        rows = [set(row) - {"step", "epoch", "time"} for row in read_jsonl(run.metrics)]
+        assert all(name.startswith((TRAIN, VALIDATION)) for row in rows for name in row)
+        names[objective] = tuple(
+            {n.removeprefix(prefix) for row in rows for n in row if n.startswith(prefix)} for prefix in (TRAIN, VALIDATION)
+        )
+    return names
+
+
+@pytest.mark.parametrize("objective_name", OBJECTIVES)
+def test_every_logged_name_is_in_the_table(objective_name, logged):
+    train, validation = logged[objective_name]
+    assert train <= METRICS.keys()
+    assert train - validation == STEP_ONLY
+    assert validation <= train
+
+
+def test_every_name_in_the_table_is_logged_by_some_objective(logged):
+    assert set().union(*(train for train, _ in logged.values())) == METRICS.keys()
+
+
+def test_every_preference_objective_logs_the_same_rewards(logged):
+    shared = {"loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"}
+    assert all(shared <= logged[objective][0] for objective in OBJECTIVES if objective != "sft")
+    assert {"logps/chosen", "logps/rejected"} <= logged["dpo"][0] & logged["joint_con_dph"][0]
+    # scores of a head and implicit rewards are never under one name
+    assert not any(name.startswith("implicit") for name in logged["dpo"][0] | logged["con_dph"][0])
