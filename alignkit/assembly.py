@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import signal
 import sys
@@ -38,6 +39,8 @@ from alignkit.run_dir import RunDir, Scalar, read_jsonl
 from alignkit.settings import HeadSettings, JointSettings, RunSettings
 from alignkit.tracking import wandb_logger
 
+LAST = "last.ckpt"
+"""The newest state with optimizer and schedule, beside `best.ckpt`, the best weights by the loss's monitor."""
 NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside lightning 2.6 with torch 2.13
     r"Found \d+ module\(s\) in eval mode at the start of training",  # on purpose: see Backbone
@@ -57,8 +60,7 @@ def train(settings: RunSettings, run: RunDir) -> dict[str, Scalar]:
         KeyboardInterrupt, SystemExit: when a signal stopped training; the weights are saved.
     """
     started = time.perf_counter()
-    for pattern in NOISE:
-        warnings.filterwarnings("ignore", message=pattern)
+    hush()
     seed_everything(settings.seed, workers=True, verbose=False)
     if settings.hardware.threads is not None:
         torch.set_num_threads(settings.hardware.threads)
@@ -78,6 +80,8 @@ def train(settings: RunSettings, run: RunDir) -> dict[str, Scalar]:
             diverged = error
         seconds = time.perf_counter() - begun
         stopped = diverged is not None or interruption.received is not None
+        if interruption.received is not None and settings.callbacks.checkpoints:
+            trainer.save_checkpoint(run.checkpoints / LAST)
         if not stopped and job.module.last_validated != job.module.steps_done:
             trainer.validate(job.module, datamodule=job.data, verbose=False)
         export(run, job)
@@ -87,11 +91,27 @@ def train(settings: RunSettings, run: RunDir) -> dict[str, Scalar]:
             wandb.experiment.summary.update(results)
     if diverged is not None:
         raise diverged
-    if interruption.received is signal.SIGTERM:
-        raise SystemExit(143)
     if interruption.received is not None:
-        raise KeyboardInterrupt
+        raise stopped_by(interruption.received, job.module.steps_done, settings)
     return results
+
+
+def hush() -> None:
+    """Keep libraries from telling the user what means nothing here."""
+    for pattern in NOISE:
+        warnings.filterwarnings("ignore", message=pattern)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def stopped_by(received: signal.Signals, steps_done: int, settings: RunSettings) -> BaseException:
+    """What to raise when a signal ended training: its exit code is 130 for Ctrl-C and 143 for SIGTERM."""
+    state = f" and its state in checkpoints/{LAST}" if settings.callbacks.checkpoints else ""
+    message = f"stopped by {received.name} after step {steps_done} of {settings.steps}; the weights are saved in model/{state}."
+    if received is signal.SIGTERM:
+        say(message)
+        return SystemExit(143)
+    return KeyboardInterrupt(message)
 
 
 @final
@@ -218,16 +238,12 @@ def build_trainer(settings: RunSettings, run: RunDir, job: Job, loggers: list[Lo
         callbacks.append(Progress())
     if settings.callbacks.checkpoints:
         better = METRICS[settings.loss.monitor.removeprefix(VALIDATION)].better
-        callbacks.append(
-            ModelCheckpoint(
-                dirpath=run.checkpoints,
-                filename="best",
-                monitor=settings.loss.monitor,
-                mode="min" if better == "lower" else "max",
-                save_last="link",
-                enable_version_counter=False,
-            )
-        )
+        mode = "min" if better == "lower" else "max"
+        common: dict[str, Any] = {"dirpath": run.checkpoints, "enable_version_counter": False}
+        callbacks += [
+            ModelCheckpoint(filename="best", monitor=settings.loss.monitor, mode=mode, save_weights_only=True, **common),
+            ModelCheckpoint(filename=LAST.removesuffix(".ckpt"), **common),
+        ]
     return Trainer(
         accelerator=settings.hardware.accelerator,
         devices=1,

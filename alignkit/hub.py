@@ -46,5 +46,7 @@ def ask_hub(kind: Literal["model", "dataset"], name: str, where: str) -> str | N
         raise UserError(f"{where} is open only to those who asked. Ask on its page at {constants.ENDPOINT}, then type: hf auth login")
     if isinstance(error, (RepositoryNotFoundError, HFValidationError)):
         thing = "data set" if kind == "dataset" else kind
-        raise UserError(f"{where}: the hub has no such {thing}, or it is private. An id looks like owner/name; for a private one first: hf auth login")
+        raise UserError(
+            f"{where}: the hub has no such {thing}, or it is private. An id looks like owner/name; for a private one first: hf auth login"
+        )
     return None if error is None else " ".join(str(error).split()) or type(error).__name__

@@ -147,7 +147,7 @@ class BatchSettings:
     tokens: int
     """Token positions of one micro-batch: what bounds memory. A longer example gets a micro-batch of its own."""
     row_tokens: int
-    """Length that packed rows are filled up to."""
+    """Packed rows are filled up to the longest example, and to this at least. Attention costs a row's length squared."""
     layout: str
     """`packed`: prompts shared, several examples a row; `rows`: one prompt with one completion a row."""
 

@@ -12,14 +12,16 @@ from alignkit.data.packing import group_rows, pack_rows
 
 
 def micro_batches(examples: Sequence[EncodedExample], *, layout: Layout, tokens: int, row_tokens: int) -> list[PackedBatch]:
-    """Cut examples into packed batches of at most `tokens` positions each.
+    """Cut examples into packed batches of at most `tokens` positions each; rows are filled up to the longest example, and
+    to `row_tokens` at least.
 
     Every example is whole in one batch, whatever the layout: losses of pairs need both sides. In rows layout an example
     takes one row a completion.
     """
     if layout == "packed":
         lengths = [example.packed_tokens for example in examples]
-        groups = group_rows(pack_rows(lengths, row_tokens), lengths, tokens)
+        # A row as long as the longest example costs nothing more, and holds several of the shorter ones.
+        groups = group_rows(pack_rows(lengths, max([row_tokens, *lengths])), lengths, tokens)
         return [collate([[examples[item] for item in row] for row in group], "packed") for group in groups]
     widths = [_longest_branch(example) for example in examples]
     batches: list[list[int]] = []

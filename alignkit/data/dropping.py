@@ -16,6 +16,8 @@ REASONS: Mapping[str, str] = {
     "empty_prompt": "nothing stands before the completions",
     "too_long": "more tokens than dataset.max_length",
     "special_token_in_text": "a text spells one of the tokenizer's control tokens",
+    "template_refused": "the chat template does not take such a dialogue, e.g. two turns in a row by one speaker",
+    "truncated_identical": "the completions differ only after dataset.max_length",
 }
 """Why an example can be dropped, as it is counted and as it is told to the user."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import final
 
 from transformers import PreTrainedTokenizerBase
@@ -25,10 +25,11 @@ class PreparedData:
     train: list[EncodedExample]
     validation: list[EncodedExample]
     validation_texts: list[PreferenceExample]
-    """The held-out examples as text, for prompts that are answered aloud."""
+    """The examples of `validation` as text, for prompts that are answered aloud."""
     encoder: Encoder
     counts: dict[str, int]
-    """Rows read, examples kept, examples dropped by reason, prompts trimmed, completions cut."""
+    """Rows read, examples dropped by reason (keys of `dropping.REASONS`), `trimmed_prompts`, `cut_completions`, `boundary_merges`,
+    and what is left: `train`, `validation`."""
 
 
 def prepare(
@@ -48,16 +49,20 @@ def prepare(
     check_dropped(report.dropped, total=len(loaded.train) + len(loaded.validation), limit=settings.max_dropped, where=where)
     for name, examples in (("train on", train), ("validate on", validation)):
         if not examples:
-            raise UserError(f"{where}: no example is left to {name}: {asdict(report)}.")
+            account = ", ".join(f"{reason} {count}" for reason, count in report.dropped.items()) or "nothing was dropped"
+            raise UserError(f"{where}: no example is left to {name} ({account}). Take more data, or a larger dataset.max_length.")
+    dropped = Counter(loaded.counts)
+    dropped.update(report.dropped)  # a source and the encoder leave out for some of the same reasons
     counts = {
-        **(Counter(loaded.counts) + report.dropped),
+        **dropped,
         "trimmed_prompts": report.trimmed_prompts,
         "cut_completions": report.cut_completions,
         "boundary_merges": report.boundary_merges,
         "train": len(train),
         "validation": len(validation),
     }
-    return PreparedData(train=train, validation=validation, validation_texts=loaded.validation, encoder=encoder, counts=counts)
+    texts = [loaded.validation[example.key] for example in validation]
+    return PreparedData(train=train, validation=validation, validation_texts=texts, encoder=encoder, counts=counts)
 
 
 def encode_all(encoder: Encoder, examples: Sequence[PreferenceExample], completions: int) -> list[EncodedExample]:

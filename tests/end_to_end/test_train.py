@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,21 @@ def test_a_mistake_costs_one_message_and_no_directory(tmp_path):
     assert "Did you mean 'con_dph'?" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_the_weights_and_has_its_exit_code(number, code, tmp_path):
+    overrides = [*SHORT, "logger=jsonl", "steps=100000", "validation.every=100000", "run_dir=out"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "alignkit.train", *overrides], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    run = RunDir(tmp_path / "out")
+    while not (run.metrics.exists() and sum(1 for _ in read_jsonl(run.metrics)) >= 3):
+        assert process.poll() is None, process.stdout.read() if process.stdout else ""
+        time.sleep(0.1)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == code, output
+    assert f"stopped by {number.name} after step" in output
+    assert (run.checkpoints / "last.ckpt").exists()
+    AutoModelForCausalLM.from_pretrained(run.model)
