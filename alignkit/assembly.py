@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import resource
-import signal
-import sys
-import time
-import warnings
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import torch
-from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import Logger
 from transformers import PreTrainedTokenizerBase
 
-from alignkit.callbacks.certificate import Certificate
-from alignkit.callbacks.interruption import Interruption
-from alignkit.callbacks.metrics_log import MetricsLog
-from alignkit.callbacks.progress import Progress
-from alignkit.callbacks.samples import Continuation, Samples
 from alignkit.data.preparation import PreparedData, prepare
-from alignkit.errors import DivergedError, UserError
+from alignkit.errors import UserError
 from alignkit.losses.families import Loss
-from alignkit.metrics import METRICS, VALIDATION
 from alignkit.models.backbone import Backbone
-from alignkit.models.export import save_heads, save_model
 from alignkit.models.heads import Heads
 from alignkit.models.loading import check_fit, load_config, load_lm, load_tokenizer
 from alignkit.models.location import locate
@@ -35,83 +19,7 @@ from alignkit.models.reference import fingerprint, freeze, frozen_copy
 from alignkit.modules.alignment import AlignmentModule, Parts, Recipe
 from alignkit.modules.datamodule import PreferenceDataModule
 from alignkit.resolution import MODULES, build_loss, build_source, option_records, resolve
-from alignkit.run_dir import RunDir, Scalar, read_jsonl
 from alignkit.settings import HeadSettings, JointSettings, RunSettings
-from alignkit.tracking import wandb_logger
-
-LAST = "last.ckpt"
-"""The newest state with optimizer and schedule, beside `best.ckpt`, the best weights by the loss's monitor."""
-NOISE = (
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside lightning 2.6 with torch 2.13
-    r"Found \d+ module\(s\) in eval mode at the start of training",  # on purpose: see Backbone
-    r"The '\w+_dataloader' does not have many workers",  # a step is packed in milliseconds
-    r"Checkpoint directory .* exists and is not empty",
-    r"GPU available but not used",
-)
-"""Warnings of libraries that would tell a user nothing."""
-
-
-def train(settings: RunSettings, run: RunDir) -> dict[str, Scalar]:
-    """Train as the settings say and write every file of the run directory. Returns what `results.json` holds.
-
-    Raises:
-        UserError: when the data, the model or their combination cannot work.
-        DivergedError: when training did not stay finite; the last good weights are saved.
-        KeyboardInterrupt, SystemExit: when a signal stopped training; the weights are saved.
-    """
-    started = time.perf_counter()
-    hush()
-    seed_everything(settings.seed, workers=True, verbose=False)
-    if settings.hardware.threads is not None:
-        torch.set_num_threads(settings.hardware.threads)
-    job = assemble(settings)
-    say(job.formula)
-    with wandb_logger(settings, run) as wandb:
-        loggers: list[Logger] = [MetricsLog(run, steps_per_epoch=job.data.steps.steps_per_epoch), *([wandb] if wandb else [])]
-        certificate = Certificate(job.data.steps.examples, terminator=job.terminator, reference_is_policy=job.reference_is_policy)
-        interruption = Interruption()
-        trainer = build_trainer(settings, run, job, loggers, [certificate, interruption])
-        diverged: DivergedError | None = None
-        trainer.validate(job.module, datamodule=job.data, verbose=False)
-        begun = time.perf_counter()
-        try:
-            trainer.fit(job.module, datamodule=job.data)
-        except DivergedError as error:
-            diverged = error
-        seconds = time.perf_counter() - begun
-        stopped = diverged is not None or interruption.received is not None
-        if interruption.received is not None and settings.callbacks.checkpoints:
-            trainer.save_checkpoint(run.checkpoints / LAST)
-        if not stopped and job.module.last_validated != job.module.steps_done:
-            trainer.validate(job.module, datamodule=job.data, verbose=False)
-        export(run, job)
-        results = collect(settings, run, job, certificate, training_seconds=seconds, seconds=time.perf_counter() - started)
-        run.write_results(results)
-        if wandb is not None:
-            wandb.experiment.summary.update(results)
-    if diverged is not None:
-        raise diverged
-    if interruption.received is not None:
-        raise stopped_by(interruption.received, job.module.steps_done, settings)
-    return results
-
-
-def hush() -> None:
-    """Keep libraries from telling the user what means nothing here."""
-    for pattern in NOISE:
-        warnings.filterwarnings("ignore", message=pattern)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def stopped_by(received: signal.Signals, steps_done: int, settings: RunSettings) -> BaseException:
-    """What to raise when a signal ended training: its exit code is 130 for Ctrl-C and 143 for SIGTERM."""
-    state = f" and its state in checkpoints/{LAST}" if settings.callbacks.checkpoints else ""
-    message = f"stopped by {received.name} after step {steps_done} of {settings.steps}; the weights are saved in model/{state}."
-    if received is signal.SIGTERM:
-        say(message)
-        return SystemExit(143)
-    return KeyboardInterrupt(message)
 
 
 @final
@@ -225,88 +133,6 @@ def data_line(prepared: PreparedData) -> str:
     """What was loaded and what was left out, in one line."""
     counts = {name: count for name, count in prepared.counts.items() if count}
     return "data: " + ", ".join(f"{name} {count}" for name, count in counts.items())
-
-
-def build_trainer(settings: RunSettings, run: RunDir, job: Job, loggers: list[Logger], callbacks: list[Any]) -> Trainer:
-    """Lightning's trainer; one optimiser step a batch, one epoch a run."""
-    samples = settings.validation.samples
-    room = settings.dataset.max_length
-    prompts = [job.prepared.encoder.encode_prompt(example, room) for example in job.prepared.validation_texts[:samples]]
-    continuation = Continuation(tokenizer=job.tokenizer, terminator=job.terminator, tokens=settings.validation.sample_tokens)
-    callbacks = [*callbacks, Samples(run, prompts, continuation)]
-    if settings.callbacks.progress_bar:
-        callbacks.append(Progress())
-    if settings.callbacks.checkpoints:
-        better = METRICS[settings.loss.monitor.removeprefix(VALIDATION)].better
-        mode = "min" if better == "lower" else "max"
-        common: dict[str, Any] = {"dirpath": run.checkpoints, "enable_version_counter": False}
-        callbacks += [
-            ModelCheckpoint(filename="best", monitor=settings.loss.monitor, mode=mode, save_weights_only=True, **common),
-            ModelCheckpoint(filename=LAST.removesuffix(".ckpt"), **common),
-        ]
-    return Trainer(
-        accelerator=settings.hardware.accelerator,
-        devices=1,
-        precision=settings.precision.lightning,  # type: ignore[arg-type]
-        max_epochs=1,
-        max_steps=settings.steps,
-        val_check_interval=min(settings.validation.every, settings.steps),
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-        inference_mode=False,  # metric states that validation makes are read outside of it
-        logger=loggers,
-        callbacks=callbacks,
-        enable_checkpointing=settings.callbacks.checkpoints,
-        enable_progress_bar=settings.callbacks.progress_bar,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=run.path,
-    )
-
-
-def export(run: RunDir, job: Job) -> None:
-    """`model/` and, where heads were trained, `heads.safetensors` and `heads.json`."""
-    save_model(run.model, job.module.backbone, job.tokenizer)
-    if len(job.module.heads) > 0:
-        save_heads(run, job.module.heads, terminator=job.terminator, tokenizer=job.tokenizer)
-
-
-def collect(
-    settings: RunSettings, run: RunDir, job: Job, certificate: Certificate, *, training_seconds: float, seconds: float
-) -> dict[str, Scalar]:
-    """The flat object of `results.json`: `start/val/*`, `val/*` (final), `best/<monitor>`, costs, fingerprints and counts."""
-    rows = [row for row in read_jsonl(run.metrics) if any(name.startswith(VALIDATION) for name in row)]
-    first, last = (({name: row[name] for name in row if name.startswith(VALIDATION)}) for row in (rows[0], rows[-1]))
-    monitor = settings.loss.monitor
-    watched = [value for row in rows if isinstance(value := row.get(monitor), int | float)]
-    best = (min if METRICS[monitor.removeprefix(VALIDATION)].better == "lower" else max)(watched) if watched else None
-    steps = job.module.steps_done
-    return {
-        "formula": job.formula,
-        **{f"start/{name}": value for name, value in first.items()},
-        **last,
-        f"best/{monitor}": best,
-        **certificate.results,
-        "steps": steps,
-        "seconds": seconds,
-        "training_seconds": training_seconds,
-        "seconds_per_pair": job.module.training_seconds / max(1, job.module.examples_done),
-        "tokens_per_second": job.module.tokens_done / max(1e-9, job.module.training_seconds),
-        "peak_memory_bytes": peak_memory(job.module.device),
-        "layout": job.data.steps.layout,
-        "policy_fingerprint": job.policy_fingerprint,
-        "reference_fingerprint": job.reference_fingerprint,
-        "parameters": sum(parameter.numel() for parameter in job.module.backbone.parameters()),
-        **{f"data/{name}": count for name, count in job.prepared.counts.items()},
-    }
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: the device's peak of allocated memory on a GPU, the process's peak resident set on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere but on macOS
 
 
 def say(line: str) -> None:

@@ -48,7 +48,7 @@ def carry_out(settings: RunSettings, run: RunDir) -> dict[str, Scalar]:
     settings = dataclasses.replace(settings, run_dir=str(run.path))
     run.config.write_text(config_yaml(settings), encoding="utf-8")
     # The first import of torch's big users: everything that can be wrong without them has been checked.
-    from alignkit.assembly import train
+    from alignkit.training import train
 
     return train(settings, run)
 

@@ -57,9 +57,9 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RunSettings
         run.write_results(results)
         return results
 
-    assembly = types.ModuleType("alignkit.assembly")
+    assembly = types.ModuleType("alignkit.training")
     assembly.train = train  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "alignkit.assembly", assembly)
+    monkeypatch.setitem(sys.modules, "alignkit.training", assembly)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     monkeypatch.chdir(tmp_path)
     return asked

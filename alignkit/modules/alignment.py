@@ -140,6 +140,8 @@ class AlignmentModule(LightningModule, ABC):
         schedule.step()
         self.steps_done += 1
         self.examples_done += sum(batch.examples for batch in step.micro_batches)
+        self.tokens_done += step.tokens
+        self.training_seconds += time.perf_counter() - begun
         self._tokens += step.tokens
         self._clock += time.perf_counter() - begun
         if self.steps_done % self.recipe.log_every == 0 or self.steps_done == self.recipe.steps:
@@ -191,8 +193,6 @@ class AlignmentModule(LightningModule, ABC):
             PADDING_FRACTION: 1.0 - self._tokens / self._positions,
         }
         self.train_means.reset()
-        self.training_seconds += self._clock
-        self.tokens_done += self._tokens
         self._clock, self._tokens, self._positions = 0.0, 0, 0
         self.emit({TRAIN + name: value for name, value in values.items()})
         self.log_dict({name: values[name] for name in PROGRESS if name in values}, prog_bar=True, logger=False)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from alignkit.data.collate import collate
 from alignkit.data.examples import EncodedExample
+from alignkit.errors import UserError
 from alignkit.models.backbone import Backbone
 from alignkit.models.heads import Heads, RewardHead
 from alignkit.settings import HeadSettings
@@ -132,6 +133,12 @@ def test_several_named_heads_read_one_trunk():
         assert torch.equal(heads.scores(name, hidden, ends), heads.head(name)(hidden[[7, 2]]))
     assert not torch.allclose(heads.scores("helpful", hidden, ends), heads.scores("harmless", hidden, ends))
     assert {key.split(".")[0] for key in heads.state_dict()} == {"helpful", "harmless"}
+
+
+@pytest.mark.parametrize("name", ["a.b", "keys", ""])
+def test_a_name_that_no_module_can_have_is_refused(name):  # shows a bug, see report
+    with pytest.raises(UserError, match=r"loss\.head\.name"):
+        Heads(WIDTH, {name: settings(name=name)})
 
 
 @pytest.fixture

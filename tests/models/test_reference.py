@@ -80,3 +80,18 @@ def test_the_reference_is_not_in_the_checkpoint(lm_factory, examples_factory, mo
     expected = {name: tensor for name, tensor in module.state_dict().items() if not name.startswith("reference.")}
     assert saved.keys() == expected.keys()
     assert all(torch.equal(saved[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_checkpoint_loads_beside_a_reference_built_from_its_own_source(  # shows a bug, see report
+    lm_factory, examples_factory, module_factory, fit, tmp_path
+):
+    trained = module_factory("dpo", lm_factory("llama"))
+    fit(trained, examples_factory(8)).save_checkpoint(tmp_path / "last.ckpt")
+    module = module_factory("dpo", lm_factory("llama"))
+    reference = fingerprint(module.reference)
+    # what `Trainer.fit(ckpt_path=...)` does
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=False)
+    module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
+    assert fingerprint(module.backbone) == fingerprint(trained.backbone)
+    assert fingerprint(module.reference) == reference

@@ -1,0 +1,113 @@
+"""`python -m alignkit.audit`: what the model will see, under a config of `alignkit.train`. Loads no weights and writes nothing."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from alignkit.audit_page import print_page
+from alignkit.command_line import check_buildable, check_models, is_question, read_command, read_flags
+from alignkit.errors import UserError, check_range
+from alignkit.job import DONE, ending, show
+from alignkit.resolution import to_record
+
+OWN = "audit."
+"""Prefix of the keys that no run has."""
+HELP = """\
+alignkit-audit shows what the model will see: what was dropped and cut, how long the texts are, how they are packed, how completions
+end, and some examples token by token. It loads the tokenizer and no weights, and writes nothing.
+
+  python -m alignkit.audit [group=option ...] [key=value ...]
+
+Examples
+  python -m alignkit.audit                                          the defaults of alignkit.train
+  python -m alignkit.audit loss=dpo model=gpt2 dataset=hh_rlhf      what that run would train on
+  python -m alignkit.audit loss=sft dataset=local dataset.path=FILE.jsonl audit.examples=10
+
+Keys of its own
+  audit.examples=3    training examples shown token by token
+  audit.tokens=200    longest prompt or completion that is shown whole; 0 shows all of them whole
+
+All groups and keys of a run: python -m alignkit.train --help
+"""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditSettings:
+    """`audit.`: how much is shown."""
+
+    examples: int = 3
+    """Training examples shown token by token."""
+    tokens: int = 200
+    """Longest prompt or completion that is shown whole; 0 shows all of them whole."""
+
+    def __post_init__(self) -> None:
+        check_range("audit.examples", self.examples, low=0)
+        check_range("audit.tokens", self.tokens, low=0, hint="It is the longest text that is shown whole; 0 shows everything.")
+
+
+def main() -> int:
+    """The command.
+
+    Returns:
+        The exit code: 0 done, 1 a crash, 2 wrong input, 130 and 143 interrupted.
+    """
+    argv = sys.argv[1:]
+    try:
+        own, rest = read_own(argv)
+        return audit(own, rest)
+    except BrokenPipeError:
+        # `| head` has seen enough; Python would complain once more when it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except BaseException as error:
+        code, message = ending(error)
+        show(error, code, message, debug="debug=true" in map(str.lower, argv))
+        return code
+
+
+def read_own(argv: Sequence[str]) -> tuple[AuditSettings, list[str]]:
+    """The audit's own settings, and the arguments that a run knows.
+
+    Raises:
+        UserError: on a key that the audit does not have, or a value out of its range.
+    """
+    own = [argument.lstrip("+").removeprefix(OWN) for argument in argv if argument.lstrip("+").startswith(OWN)]
+    values = {key: value for key, _, value in (argument.partition("=") for argument in own)}
+    rest = [argument for argument in argv if not argument.lstrip("+").startswith(OWN)]
+    return to_record(AuditSettings, values, OWN.rstrip(".")), rest
+
+
+def audit(own: AuditSettings, argv: Sequence[str]) -> int:
+    """Check the config as for training, look, and print.
+
+    Raises:
+        UserError: what training would say before it loads weights.
+    """
+    flags = read_flags(argv)
+    if flags.help:
+        print(HELP, end="")
+        return DONE
+    if is_question(flags) or flags.multirun:
+        raise UserError("alignkit.audit looks at one run. Leave the flags out; for --cfg and the like type python -m alignkit.train.")
+    command = read_command(flags)
+    check_models(command.jobs)
+    check_buildable(command.jobs)
+    # The first import of torch's big users: everything that can be wrong without them has been checked.
+    from alignkit.inspection import inspect_run
+
+    inspection = inspect_run(command.jobs[0].settings, examples=own.examples)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # data hold characters that not every terminal has
+    print_page(inspection, longest=own.tokens)
+    sys.stdout.flush()
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
