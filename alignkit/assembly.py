@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from alignkit.data.preparation import PreparedData, prepare
 from alignkit.errors import UserError
@@ -24,76 +24,135 @@ from alignkit.settings import HeadSettings, JointSettings, RunSettings
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Inputs:
+    """What a run reads before it loads weights."""
+
+    module_class: type[AlignmentModule]
+    options: dict[str, HeadSettings | JointSettings]
+    """The module's own: `head`, `joint`."""
+    needs_reference: bool
+    path: str
+    """Folder or hub id of the model."""
+    config: PretrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+    prepared: PreparedData
+    terminator: int
+    """The token that ends the completions of these data."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Models:
+    """The weights of a run, and what identifies them."""
+
+    parts: Parts
+    policy_fingerprint: str
+    """Of the trunk before the first update."""
+    reference_fingerprint: str | None
+    """None where the objective needs no reference."""
+
+    @property
+    def reference_is_policy(self) -> bool:
+        """Whether policy and reference start as the same function."""
+        return self.reference_fingerprint == self.policy_fingerprint
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """Everything that a run needs, built."""
 
     module: AlignmentModule
+    models: Models
     data: PreferenceDataModule
-    prepared: PreparedData
-    tokenizer: PreTrainedTokenizerBase
+    inputs: Inputs
     formula: str
-    terminator: int
-    policy_fingerprint: str
-    """Of the trunk before the first update."""
-    reference_fingerprint: str | None
-    reference_is_policy: bool
+    """The objective in use, as one line."""
 
 
 def assemble(settings: RunSettings) -> Job:
     """Build the parts, cheapest first, so that a mistake costs as little as it can.
 
     Raises:
-        UserError: see `train`.
+        UserError: when the data, the model or their combination cannot work.
     """
     loss = build_loss(settings.loss, settings.allow_code)
     assert isinstance(loss, Loss)
-    module_class = resolve(MODULES, settings.loss.module, settings.allow_code)
-    assert issubclass(module_class, AlignmentModule)
-    options = option_records(settings.loss.options)
-    needs_reference = check_combination(settings, module_class, options.get("joint"))
-    source = build_source(settings.dataset, settings.allow_code)
-
-    path = locate("model.path", settings.model.path)
-    reference_path = None if settings.reference.path is None else locate("reference.path", settings.reference.path)
-    config, tokenizer = load_config("model.path", path), load_tokenizer("model.path", path)
-    check_fit("model.path", config, tokenizer, settings.dataset.max_length)
-    prepared = prepare(settings.dataset, source, tokenizer, completions=module_class.completions)  # type: ignore[arg-type]
-    say(data_line(prepared))
-
-    dtype = torch.bfloat16 if settings.precision.lightning == "bf16-true" else torch.float32
-    backbone = Backbone(load_lm("model.path", path, dtype))
-    policy_fingerprint = fingerprint(backbone)
-    reference, reference_fingerprint = None, None
-    if needs_reference:
-        reference = frozen_copy(backbone) if reference_path is None else freeze(Backbone(load_lm("reference.path", reference_path, dtype)))
-        reference_fingerprint = policy_fingerprint if reference_path is None else fingerprint(reference)
-    if settings.model.train == "heads":
-        freeze(backbone)
-    head = options.get("head")
-    heads = Heads(backbone.hidden_width, {head.name: head} if isinstance(head, HeadSettings) and module_class.uses_head else {})
-    parts = Parts(backbone=backbone, heads=heads, reference=reference)
-    recipe = Recipe(optimizer=settings.optimizer, schedule=settings.schedule, steps=settings.steps, log_every=settings.logger.every)
+    inputs = read_inputs(settings)
+    say(data_line(inputs.prepared))
+    models = build_models(settings, inputs)
+    backbone = models.parts.backbone
     layout = backbone.layout(settings.batch.layout)
     if layout != settings.batch.layout:
         say(f"layout: rows, because {backbone.why_not_packed()} (batch.layout=packed is not possible)")
+    recipe = Recipe(optimizer=settings.optimizer, schedule=settings.schedule, steps=settings.steps, log_every=settings.logger.every)
     data = PreferenceDataModule(
-        train=prepared.train,
-        validation=prepared.validation,
+        train=inputs.prepared.train,
+        validation=inputs.prepared.validation,
         batch=settings.batch,
         layout=layout,
         steps=settings.steps,
         seed=settings.seed,
     )
     return Job(
-        module=module_class(parts=parts, recipe=recipe, loss=loss, **options),  # type: ignore[call-arg, arg-type]
+        module=inputs.module_class(parts=models.parts, recipe=recipe, loss=loss, **inputs.options),  # type: ignore[call-arg, arg-type]
+        models=models,
         data=data,
-        prepared=prepared,
+        inputs=inputs,
+        formula=formula(settings, loss, inputs.options.get("joint")),
+    )
+
+
+def read_inputs(settings: RunSettings) -> Inputs:
+    """Everything that a run reads but the weights.
+
+    Raises:
+        UserError: when the data, the model or their combination cannot work.
+    """
+    module_class = resolve(MODULES, settings.loss.module, settings.allow_code)
+    assert issubclass(module_class, AlignmentModule)
+    options = option_records(settings.loss.options)
+    needs_reference = check_combination(settings, module_class, options.get("joint"))
+    source = build_source(settings.dataset, settings.allow_code)
+    path = locate("model.path", settings.model.path)
+    config, tokenizer = load_config("model.path", path), load_tokenizer("model.path", path)
+    check_fit("model.path", config, tokenizer, settings.dataset.max_length)
+    prepared = prepare(settings.dataset, source, tokenizer, completions=module_class.completions)  # type: ignore[arg-type]
+    return Inputs(
+        module_class=module_class,
+        options=options,
+        needs_reference=needs_reference,
+        path=path,
+        config=config,
         tokenizer=tokenizer,
-        formula=formula(settings, loss, options.get("joint")),
-        terminator=terminator(prepared),
+        prepared=prepared,
+        terminator=prepared.encoder.render(prepared.validation_texts[0])[2],
+    )
+
+
+def build_models(settings: RunSettings, inputs: Inputs) -> Models:
+    """Load the weights: the policy, its heads, and the reference where there is one.
+
+    Raises:
+        UserError: when weights are missing or cannot be read.
+    """
+    dtype = torch.bfloat16 if settings.precision.lightning == "bf16-true" else torch.float32
+    backbone = Backbone(load_lm("model.path", inputs.path, dtype))
+    policy_fingerprint = fingerprint(backbone)
+    reference, reference_fingerprint = None, None
+    if inputs.needs_reference and settings.reference.path is None:
+        reference, reference_fingerprint = frozen_copy(backbone), policy_fingerprint
+    elif inputs.needs_reference:
+        reference = freeze(Backbone(load_lm("reference.path", locate("reference.path", str(settings.reference.path)), dtype)))
+        reference_fingerprint = fingerprint(reference)
+    if settings.model.train == "heads":
+        freeze(backbone)
+    head = inputs.options.get("head")
+    heads = Heads(backbone.hidden_width, {head.name: head} if isinstance(head, HeadSettings) else {})
+    return Models(
+        parts=Parts(backbone=backbone, heads=heads, reference=reference),
         policy_fingerprint=policy_fingerprint,
         reference_fingerprint=reference_fingerprint,
-        reference_is_policy=reference_fingerprint == policy_fingerprint,
     )
 
 
@@ -122,11 +181,6 @@ def formula(settings: RunSettings, loss: Loss, joint: object) -> str:
     values = ", ".join(f"{key} {value:g}" for key, value in settings.loss.options.items() if isinstance(value, int | float))
     joined = isinstance(joint, JointSettings) and joint.dpo_weight > 0
     return f"{settings.loss.name}: {loss.formula}{' + dpo_weight * cDPO(beta, dpo_epsilon)' if joined else ''}; {values}"
-
-
-def terminator(prepared: PreparedData) -> int:
-    """The token that ends the completions of these data."""
-    return prepared.encoder.render(prepared.validation_texts[0])[2]
 
 
 def data_line(prepared: PreparedData) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from alignkit.audit_page import print_page
+from alignkit.audit_page import page_text
 from alignkit.command_line import check_buildable, check_models, is_question, read_command, read_flags
 from alignkit.errors import UserError, check_range
 from alignkit.job import DONE, ending, show
@@ -104,8 +104,7 @@ def audit(own: AuditSettings, argv: Sequence[str]) -> int:
     inspection = inspect_run(command.jobs[0].settings, examples=own.examples)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # data hold characters that not every terminal has
-    print_page(inspection, longest=own.tokens)
-    sys.stdout.flush()
+    print(page_text(inspection, longest=own.tokens), end="", flush=True)
     return DONE
 
 

@@ -15,13 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from alignkit.data.dropping import REASONS
-from alignkit.summary import print_table
 
 if TYPE_CHECKING:  # importing it would load torch
     from alignkit.inspection import Ends, Inspection, LayoutCost, ShownExample
 
 PLAIN_WIDTH = 120
-"""Columns of an example that goes to a file or a pipe."""
+"""Columns of a page that goes to a file or a pipe."""
 INDENT = "    "
 LEAD = 4
 """Prompt tokens that are repeated before a completion, so that the boundary is seen."""
@@ -52,20 +51,24 @@ class Cell:
     ends_line: bool = False
 
 
-def print_page(page: Inspection, *, longest: int) -> None:
-    """Print all of it. `longest` is the number of tokens up to which a text is shown whole, 0 for no limit."""
-    for label, line in opening(page):
-        Console(soft_wrap=True, highlight=False).print(Text(f"{label:11}{visible(line)}"))
-    for table in (counts_table(page), lengths_table(page), layouts_table(page)):
-        print_table(table)
-    for line in closing(page):
-        print(line)
-    console = Console(highlight=False, emoji=False)
+def page_text(page: Inspection, *, longest: int) -> str:
+    """All of it. `longest` is the number of tokens up to which a text is shown whole, 0 for no limit."""
+    console = Console(highlight=False, emoji=False, markup=False)
     coloured = console.is_terminal and not console.no_color and not console.is_dumb_terminal
-    if page.examples:
-        print_legend(console, coloured, head=page.head)
-    for example in page.examples:
-        print_example(console, example, page, coloured=coloured, longest=longest)
+    if not coloured:
+        console.width = PLAIN_WIDTH
+    with console.capture() as captured:
+        for label, line in opening(page):
+            console.print(f"{label:11}{visible(line)}", soft_wrap=True)
+        for table in (counts_table(page), lengths_table(page), layouts_table(page)):
+            table.box = box.SIMPLE_HEAD if coloured else None
+            console.print(*([table] if coloured else ["", table]), sep="\n")  # the box begins with an empty line
+        console.print("", layout_line(page), sep="\n", soft_wrap=True)
+        if page.examples:
+            print_cells(console, legend(coloured, head=page.head), coloured, indent="")
+        for example in page.examples:
+            print_example(console, example, page, coloured=coloured, longest=longest)
+    return captured.get()
 
 
 def opening(page: Inspection) -> Iterator[tuple[str, str]]:
@@ -88,13 +91,16 @@ def beginning_line(ends: Ends) -> str:
     """Whether each prompt begins as it should."""
     if ends.bos is None:
         return "the tokenizer has no beginning-of-text token"
+    if ends.begun == 0:
+        return f"{ends.bos} (id {ends.bos_id}) begins no prompt: the tokenizer does not add it"
+    others = "; the others were trimmed" if ends.begun < ends.prompts else ""
     twice = "" if ends.begun_twice == 0 else f"; {ends.begun_twice:,} BEGIN WITH TWO"
-    return f"{ends.bos} (id {ends.bos_id}) begins {ends.begun:,} of {ends.prompts:,} prompts{twice}"
+    return f"{ends.bos} (id {ends.bos_id}) begins {ends.begun:,} of {ends.prompts:,} prompts{others}{twice}"
 
 
 def counts_table(page: Inspection) -> Table:
     """Every count that is not zero, with what it counts."""
-    table = Table("examples", box=box.SIMPLE_HEAD)
+    table = Table("examples")
     table.add_column("", justify="right")
     table.add_column("")
     for name, words in EXPLAINED.items():
@@ -105,7 +111,7 @@ def counts_table(page: Inspection) -> Table:
 
 def lengths_table(page: Inspection) -> Table:
     """How long the texts are."""
-    table = Table("tokens", box=box.SIMPLE_HEAD)
+    table = Table("tokens")
     for heading in ("min", "median", "95 %", "max"):
         table.add_column(heading, justify="right")
     for name, spread in page.lengths.items():
@@ -115,12 +121,13 @@ def lengths_table(page: Inspection) -> Table:
 
 def layouts_table(page: Inspection) -> Table:
     """What the first steps need, by layout."""
-    table = Table(f"steps 1-{page.steps}", box=box.SIMPLE_HEAD)
+    table = Table(f"steps 1-{page.steps}")
     for heading in ("micro-batches", "rows", "tokens", "positions", "padding"):
         table.add_column(heading, justify="right")
     for cost in page.layouts:
         numbers = (cost.micro_batches, cost.rows, cost.tokens, cost.positions)
-        table.add_row(f"layout={cost.layout}", *(f"{number:,}" for number in numbers), f"{padding(cost):.1%}")
+        used = ", in use" if cost.layout == page.layout else ""
+        table.add_row(f"layout={cost.layout}{used}", *(f"{number:,}" for number in numbers), f"{padding(cost):.1%}")
     return table
 
 
@@ -129,35 +136,29 @@ def padding(cost: LayoutCost) -> float:
     return 1.0 - cost.tokens / cost.positions
 
 
-def closing(page: Inspection) -> Iterator[str]:
-    """What the layouts say."""
+def layout_line(page: Inspection) -> str:
+    """What sharing prompts and filling rows is worth."""
     if page.why_not_packed is not None:
-        yield f"layout=rows is used, because {page.why_not_packed}."
-    if len(page.layouts) > 1:
-        used, rows = page.layouts
-        yield f"layout={used.layout} computes {1 - used.positions / rows.positions:.0%} fewer positions than layout={rows.layout}."
+        return f"layout=packed is not possible, because {page.why_not_packed}."
+    packed, rows = page.layouts
+    return f"layout=packed computes {1 - packed.positions / rows.positions:.0%} fewer positions: prompts are shared and rows are filled."
 
 
-def print_legend(console: Console, coloured: bool, *, head: str | None) -> None:
+def legend(coloured: bool, *, head: str | None) -> list[Cell]:
     """What the marks mean."""
-    marks = [
-        Cell("prompt", PROMPT),
-        Cell(" "),
-        *(Cell(marked(word, coloured), style) for word, style in zip((" trained", " token"), TRAINED)),
-    ]
+    marks = [Cell(marked(word, coloured), style) for word, style in zip((" trained", " token"), TRAINED, strict=True)]
     if head is not None:
         marks += [Cell(" "), Cell(marked(f"read by head {head}", coloured, read=True), READ)]
-    print()
-    print_cells(console, [Cell("Token by token: "), *marks], coloured, indent="")
+    return [Cell("", ends_line=True), Cell("Token by token: "), Cell("prompt", PROMPT), Cell(" "), *marks, Cell("; \\n is a line break")]
 
 
 def print_example(console: Console, example: ShownExample, page: Inspection, *, coloured: bool, longest: int) -> None:
     """One example: its prompt, and each completion after the prompt's last tokens."""
-    print(f"\nexample {example.number} of {page.train:,}: prompt, {count(example.prompt)}")
+    console.print(f"\nexample {example.number} of {page.train:,}: prompt, {count(example.prompt)}")
     print_cells(console, prompt_cells(example.prompt, coloured, longest), coloured)
     for name, texts in example.completions.items():
         end = "ends with the terminator" if example.terminated[name] else "CUT, no terminator"
-        print(f"  {name}, {count(texts)}, {end}")
+        console.print(f"  {name}, {count(texts)}, {end}")
         lead = [Cell(shown(text, coloured), PROMPT) for text in example.prompt[-LEAD:]]
         print_cells(console, [*lead, *completion_cells(texts, coloured, longest, is_read=page.head is not None)], coloured)
 
@@ -181,7 +182,7 @@ def elide(cells: list[Cell], longest: int) -> list[Cell]:
     if longest == 0 or len(cells) <= longest:
         return cells
     head, tail = cells[: longest // 2], cells[len(cells) - (longest - longest // 2) :]
-    return [*head, Cell(f" ... {len(cells) - longest:,} tokens ... ", NOTE), *tail]
+    return [*head, Cell(f" ... {len(cells) - longest:,} tokens ...", NOTE, ends_line=True), *tail]
 
 
 def marked(text: str, coloured: bool, *, read: bool = False) -> str:

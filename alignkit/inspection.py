@@ -10,18 +10,14 @@ from typing import final
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerBase
 
-from alignkit.assembly import check_combination, terminator
+from alignkit.assembly import read_inputs
 from alignkit.batches import Layout
 from alignkit.data.encoding import Encoder
 from alignkit.data.examples import EncodedExample
-from alignkit.data.preparation import PreparedData, prepare
+from alignkit.data.preparation import PreparedData
 from alignkit.data.steps import Steps
 from alignkit.errors import UserError
 from alignkit.models.backbone import Backbone
-from alignkit.models.loading import check_fit, load_config, load_tokenizer
-from alignkit.models.location import locate
-from alignkit.modules.alignment import AlignmentModule
-from alignkit.resolution import MODULES, build_source, option_records, resolve
 from alignkit.settings import BatchSettings, RunSettings
 
 FIRST_STEPS = 10
@@ -125,26 +121,18 @@ def inspect_run(settings: RunSettings, *, examples: int) -> Inspection:
     Raises:
         UserError: when the data, the model or their combination cannot work; what training would say before it loads weights.
     """
-    module_class = resolve(MODULES, settings.loss.module, settings.allow_code)
-    assert issubclass(module_class, AlignmentModule)
-    options = option_records(settings.loss.options)
-    check_combination(settings, module_class, options.get("joint"))
-    source = build_source(settings.dataset, settings.allow_code)
-    path = locate("model.path", settings.model.path)
-    config, tokenizer = load_config("model.path", path), load_tokenizer("model.path", path)
-    check_fit("model.path", config, tokenizer, settings.dataset.max_length)
-    prepared = prepare(settings.dataset, source, tokenizer, completions=module_class.completions)  # type: ignore[arg-type]
-
+    inputs = read_inputs(settings)
+    prepared, config, tokenizer, end = inputs.prepared, inputs.config, inputs.tokenizer, inputs.terminator
+    completions = inputs.module_class.completions
     everything = [*prepared.train, *prepared.validation]
-    names = NAMES[: module_class.completions] if module_class.completions > 1 else ("completion",)
-    backbone = skeleton(path, config)
+    names = NAMES[:completions] if completions > 1 else ("completion",)
+    backbone = skeleton(inputs.path, config)
     layouts: tuple[Layout, ...] = ("packed", "rows") if backbone.why_not_packed() is None else ("rows",)
     steps = min(FIRST_STEPS, settings.steps)
-    end = terminator(prepared)
     return Inspection(
         model=model_line(settings, config),
         data=data_form(settings, prepared),
-        head=getattr(options.get("head"), "name", None) if module_class.uses_head else None,
+        head=getattr(inputs.options.get("head"), "name", None),
         counts=prepared.counts,
         lengths=length_spreads(everything, names),
         steps=steps,

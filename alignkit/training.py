@@ -57,7 +57,9 @@ def train(settings: RunSettings, run: RunDir) -> dict[str, Scalar]:
     say(job.formula)
     with wandb_logger(settings, run) as wandb:
         loggers: list[Logger] = [MetricsLog(run, steps_per_epoch=job.data.steps.steps_per_epoch), *([wandb] if wandb else [])]
-        certificate = Certificate(job.data.steps.examples, terminator=job.terminator, reference_is_policy=job.reference_is_policy)
+        certificate = Certificate(
+            job.data.steps.examples, terminator=job.inputs.terminator, reference_is_policy=job.models.reference_is_policy
+        )
         interruption = Interruption()
         trainer = build_trainer(settings, run, job, loggers, [certificate, interruption])
         diverged: DivergedError | None = None
@@ -105,8 +107,8 @@ def build_trainer(settings: RunSettings, run: RunDir, job: Job, loggers: list[Lo
     """Lightning's trainer; one optimiser step a batch, one epoch a run."""
     samples = settings.validation.samples
     room = settings.dataset.max_length
-    prompts = [job.prepared.encoder.encode_prompt(example, room) for example in job.prepared.validation_texts[:samples]]
-    continuation = Continuation(tokenizer=job.tokenizer, terminator=job.terminator, tokens=settings.validation.sample_tokens)
+    prompts = [job.inputs.prepared.encoder.encode_prompt(example, room) for example in job.inputs.prepared.validation_texts[:samples]]
+    continuation = Continuation(tokenizer=job.inputs.tokenizer, terminator=job.inputs.terminator, tokens=settings.validation.sample_tokens)
     callbacks = [*callbacks, Samples(run, prompts, continuation)]
     if settings.callbacks.progress_bar:
         callbacks.append(Progress())
@@ -140,9 +142,9 @@ def build_trainer(settings: RunSettings, run: RunDir, job: Job, loggers: list[Lo
 
 def export(run: RunDir, job: Job) -> None:
     """`model/` and, where heads were trained, `heads.safetensors` and `heads.json`."""
-    save_model(run.model, job.module.backbone, job.tokenizer)
+    save_model(run.model, job.module.backbone, job.inputs.tokenizer)
     if len(job.module.heads) > 0:
-        save_heads(run, job.module.heads, terminator=job.terminator, tokenizer=job.tokenizer)
+        save_heads(run, job.module.heads, terminator=job.inputs.terminator, tokenizer=job.inputs.tokenizer)
 
 
 def collect(run: RunDir, job: Job, certificate: Certificate, monitor: str, *, seconds: float) -> dict[str, Scalar]:
@@ -164,10 +166,10 @@ def collect(run: RunDir, job: Job, certificate: Certificate, monitor: str, *, se
         "tokens_per_second": job.module.tokens_done / max(1e-9, job.module.training_seconds),
         "peak_memory_bytes": peak_memory(job.module.device),
         "layout": job.data.steps.layout,
-        "policy_fingerprint": job.policy_fingerprint,
-        "reference_fingerprint": job.reference_fingerprint,
+        "policy_fingerprint": job.models.policy_fingerprint,
+        "reference_fingerprint": job.models.reference_fingerprint,
         "parameters": sum(parameter.numel() for parameter in job.module.backbone.parameters()),
-        **{f"data/{name}": count for name, count in job.prepared.counts.items()},
+        **{f"data/{name}": count for name, count in job.inputs.prepared.counts.items()},
     }
 
 

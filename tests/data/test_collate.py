@@ -115,13 +115,33 @@ def test_micro_batches_hold_every_example_once_and_whole(layout, examples, token
 @pytest.mark.parametrize("layout", ["packed", "rows"])
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(examples=example_lists(), tokens=st.integers(1, 80), row_tokens=st.integers(1, 40))
-def test_only_what_cannot_be_cut_exceeds_the_tokens_of_a_micro_batch(layout, examples, tokens, row_tokens):
+def test_only_a_single_long_example_exceeds_the_tokens_of_a_micro_batch(  # shows a bug, see report
+    layout, examples, tokens, row_tokens
+):
     for batch in micro_batches(examples, layout=layout, tokens=tokens, row_tokens=row_tokens):
-        indivisible = batch.input_ids.shape[0] == 1 if layout == "packed" else batch.examples == 1
-        assert batch.input_ids.numel() <= tokens or indivisible
-        if layout == "packed":
-            used = (batch.example_ids >= 0).sum(1)
-            assert all(used[row] <= row_tokens or len(batch.example_ids[row].unique()) <= 2 for row in range(len(used)))
+        assert batch.input_ids.numel() <= tokens or batch.examples == 1
+
+
+def test_one_outlier_does_not_make_the_other_micro_batches_as_large():  # shows a bug, see report
+    # 300 tokens once, and twenty examples of 20: micro-batches of 100 hold five of these
+    examples = [example(n, (3,) * (298 if n == 0 else 18), (4,), (5,)) for n in range(21)]
+    batches = micro_batches(examples, layout="packed", tokens=100, row_tokens=50)
+    assert sorted(batch.input_ids.numel() for batch in batches)[-2] <= 100
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(examples=example_lists(), tokens=st.integers(1, 80), row_tokens=st.integers(1, 40))
+def test_packed_rows_are_no_longer_than_row_tokens_or_the_longest_example(examples, tokens, row_tokens):
+    longest = max(example.packed_tokens for example in examples)
+    for batch in micro_batches(examples, layout="packed", tokens=tokens, row_tokens=row_tokens):
+        assert (batch.example_ids >= 0).sum(1).max() <= max(row_tokens, longest)
+
+
+def test_a_row_that_is_as_long_as_the_longest_example_anyway_is_filled_up():
+    # 6 tokens, and two of 3 that would fit into no row of 4 together
+    long, *short = example(0, (3, 4), (5, 2), (6, 2)), example(1, (3,), (4,), (5,)), example(2, (6,), (7,), (8,))
+    (batch,) = micro_batches([long, *short], layout="packed", tokens=100, row_tokens=4)
+    assert batch.input_ids.shape == (2, 6)
 
 
 @pytest.mark.parametrize("layout", ["packed", "rows"])

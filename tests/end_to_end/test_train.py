@@ -83,6 +83,14 @@ def test_a_frozen_trunk_leaves_the_language_model_alone_to_the_bit(tmp_path):
     assert results["val/loss"] != results["start/val/loss"]
 
 
+@pytest.mark.parametrize(("precision", "stored"), [("bf16", torch.float32), ("bf16_true", torch.bfloat16)])
+def test_bfloat16_starts_at_the_closed_form_value_and_trains(precision, stored, tmp_path):
+    run, results = train(tmp_path, "loss=dpo", f"precision={precision}")
+    assert results["certificate/first_loss"] == pytest.approx(0.6931471805599453, abs=1e-6)
+    assert results["val/loss"] < results["start/val/loss"]
+    assert AutoModelForCausalLM.from_pretrained(run.model, dtype="auto").dtype == stored
+
+
 def test_the_same_command_gives_the_same_numbers_to_the_bit(tmp_path):
     rows = []
     for name in ("first", "second"):
