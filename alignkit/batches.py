@@ -85,4 +85,4 @@ class StepBatch:
     global_tokens: int
     """Completion tokens in the global batch."""
     tokens: int
-    """Prompt and completion tokens in `micro_batches`, without padding."""
+    """Positions of `micro_batches` that hold a token; a prompt counts as often as it is computed."""

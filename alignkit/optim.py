@@ -61,8 +61,10 @@ class RMSprop(_DecoupledDecay, torch.optim.RMSprop):
 class _LaPropStep(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
         if closure is not None:
-            raise ValueError("LaProp takes no closure: it evaluates the loss once a step")
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             lr, (beta1, beta2) = group["lr"], group["betas"]
             for parameter in group["params"]:
@@ -79,7 +81,7 @@ class _LaPropStep(torch.optim.Optimizer):
                 scaled = parameter.grad / state["v"].sqrt().add_(group["eps"])
                 state["m"].mul_(beta1).add_(scaled, alpha=(1 - beta1) * lr * math.sqrt(bias2))
                 parameter.sub_(state["m"], alpha=1 / bias1)
-        return None
+        return loss
 
 
 @final

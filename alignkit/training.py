@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, WandbLogger
 
 from alignkit.assembly import Job, assemble, say
 from alignkit.callbacks.certificate import Certificate
@@ -53,35 +53,40 @@ def train(settings: RunSettings, run: RunDir) -> dict[str, Scalar]:
     seed_everything(settings.seed, workers=True, verbose=False)
     if settings.hardware.threads is not None:
         torch.set_num_threads(settings.hardware.threads)
-    job = assemble(settings)
-    say(job.formula)
-    with wandb_logger(settings, run) as wandb:
-        loggers: list[Logger] = [MetricsLog(run, steps_per_epoch=job.data.steps.steps_per_epoch), *([wandb] if wandb else [])]
-        certificate = Certificate(
-            job.data.steps.examples, terminator=job.inputs.terminator, reference_is_policy=job.models.reference_is_policy
-        )
-        interruption = Interruption()
-        trainer = build_trainer(settings, run, job, loggers, [certificate, interruption])
-        diverged: DivergedError | None = None
+    with Interruption() as interruption:
+        job = assemble(settings)
+        say(job.formula)
+        with wandb_logger(settings, run) as wandb:
+            results = fit(settings, run, job, interruption, wandb, started=started)
+    return results
+
+
+def fit(
+    settings: RunSettings, run: RunDir, job: Job, interruption: Interruption, wandb: WandbLogger | None, *, started: float
+) -> dict[str, Scalar]:
+    """Validate, train, validate, save. Raises what `train` raises, after everything is saved."""
+    loggers: list[Logger] = [MetricsLog(run, steps_per_epoch=job.data.steps.steps_per_epoch), *([wandb] if wandb else [])]
+    certificate = Certificate(job.data.steps.examples, terminator=job.inputs.terminator, reference_is_policy=job.models.reference_is_policy)
+    trainer = build_trainer(settings, run, job, loggers, [certificate, interruption])
+    diverged: DivergedError | None = None
+    trainer.validate(job.module, datamodule=job.data, verbose=False)
+    try:
+        trainer.fit(job.module, datamodule=job.data)
+    except DivergedError as error:
+        diverged = error
+    if interruption.received is not None and settings.callbacks.checkpoints:
+        trainer.save_checkpoint(run.checkpoints / LAST)
+    elif diverged is None and job.module.last_validated != job.module.steps_done:
         trainer.validate(job.module, datamodule=job.data, verbose=False)
-        try:
-            trainer.fit(job.module, datamodule=job.data)
-        except DivergedError as error:
-            diverged = error
-        stopped = diverged is not None or interruption.received is not None
-        if interruption.received is not None and settings.callbacks.checkpoints:
-            trainer.save_checkpoint(run.checkpoints / LAST)
-        if not stopped and job.module.last_validated != job.module.steps_done:
-            trainer.validate(job.module, datamodule=job.data, verbose=False)
-        export(run, job)
-        results = collect(run, job, certificate, settings.loss.monitor, seconds=time.perf_counter() - started)
-        run.write_results(results)
-        if wandb is not None:
-            wandb.experiment.summary.update(results)
-        if diverged is not None:
-            raise diverged
-        if interruption.received is not None:
-            raise stopped_by(interruption.received, job.module.steps_done, settings)
+    export(run, job)
+    results = collect(run, job, certificate, settings.loss.monitor, seconds=time.perf_counter() - started)
+    run.write_results(results)
+    if wandb is not None:
+        wandb.experiment.summary.update(results)
+    if diverged is not None:
+        raise diverged
+    if interruption.received is not None:
+        raise stopped_by(interruption.received, job.module.steps_done, settings)
     return results
 
 

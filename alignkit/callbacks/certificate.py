@@ -15,6 +15,7 @@ from alignkit.batches import Layout, PackedBatch
 from alignkit.data.collate import micro_batches
 from alignkit.data.examples import EncodedExample
 from alignkit.errors import UserError
+from alignkit.metrics import LOSS
 from alignkit.models.backbone import Backbone
 from alignkit.modules.alignment import AlignmentModule
 
@@ -47,8 +48,8 @@ class Certificate(Callback):
         batch: PackedBatch = trainer.strategy.batch_to_device(steps[0].micro_batches[0])
         self.results["certificate/terminated_completions"] = check_targets(batch, self._terminator)
         with trainer.precision_plugin.forward_context():
-            self.results |= check_first_loss(pl_module, batch, self._reference_is_policy)
             check_repeatable(pl_module.backbone, batch)
+            self.results |= check_first_loss(pl_module, batch, self._reference_is_policy)
         probes = [self._examples[index] for index in steps.global_batch(0)[:PROBES]]
         with torch.autocast(pl_module.device.type, enabled=False):
             self.results |= check_layout(pl_module.backbone, probes, batch.layout)
@@ -60,39 +61,49 @@ def check_targets(batch: PackedBatch, terminator: int) -> int:
     Raises:
         UserError: naming the first example that breaks a rule.
     """
-    branch, ids = batch.branch_ids.flatten(), batch.input_ids.flatten()
-    last = torch.zeros_like(batch.completion_index)
-    last[-1:] = 1
-    last[:-1] = (batch.completion_index[1:] != batch.completion_index[:-1]).long()
-    early = (batch.target_ids == terminator) & (last == 0)
-    if bool(early.any()):
-        raise _refuse(batch, int(batch.completion_index[early.nonzero()[0, 0]]), "has its terminator before its end")
-    trained = ids[(branch > 0) & (batch.example_ids.flatten() >= 0)]
-    if trained.numel() != batch.completion_tokens or not torch.equal(trained.sort().values, batch.target_ids.sort().values):
-        raise _refuse(batch, 0, f"trains {batch.completion_tokens} tokens where its completions have {trained.numel()}")
-    wrong = ids[batch.terminal_index] != batch.target_ids[last.bool()]
-    if bool(wrong.any()):
-        raise _refuse(batch, int(wrong.nonzero()[0, 0]), "is read by heads at another token than its last")
+    ids, owners = batch.input_ids.flatten(), batch.example_ids.flatten()
+    in_completion = batch.branch_ids.flatten() > 0
+    trained_owners = batch.example_index[batch.completion_index]
+    for example, key in enumerate(batch.example_keys):
+        there = ids[in_completion & (owners == example)].sort().values
+        trained = batch.target_ids[trained_owners == example].sort().values
+        if not torch.equal(there, trained):
+            raise UserError(f"certificate: example {key} trains {len(trained)} tokens, not just the {len(there)} of its completions.")
+    last = torch.ones_like(batch.completion_index, dtype=torch.bool)
+    last[:-1] = batch.completion_index[1:] != batch.completion_index[:-1]
+    early = ((batch.target_ids == terminator) & ~last).nonzero()
+    if len(early):
+        raise _refuse(batch, int(batch.completion_index[early[0, 0]]), "has its terminator before its end")
+    wrong = (ids[batch.terminal_index] != batch.target_ids[last]).nonzero()
+    if len(wrong):
+        raise _refuse(batch, int(wrong[0, 0]), "is read by heads at another token than its last")
     return int((ids[batch.terminal_index] == terminator).sum())
 
 
 def check_first_loss(module: AlignmentModule, batch: PackedBatch, reference_is_policy: bool) -> dict[str, float]:
-    """The first batch's mean loss, which must be finite and, with policy = reference, the closed-form value."""
-    losses = module.objective(batch).losses
-    loss, expected = float(losses.mean()), module.expected_first_loss()
+    """The first batch's mean loss, which must be finite; with policy = reference, what has a closed form must have that value.
+
+    Raises:
+        UserError: naming the example that is furthest off.
+    """
+    objective = module.objective(batch)
+    loss = float(objective.losses.mean())
     if not math.isfinite(loss):
-        worst = int((~losses.isfinite()).nonzero()[0, 0])
-        keys = batch.example_keys if losses.numel() == batch.examples else ()
-        raise UserError(f"certificate: the loss before the first update is {loss}" + (f", from example {keys[worst]}." if keys else "."))
-    if expected is None or not reference_is_policy:
-        return {"certificate/first_loss": loss}
-    error = (losses - expected).abs()
-    if float(error.max()) > 1e-5 * max(1.0, expected):
-        raise UserError(
-            f"certificate: with policy = reference the loss must be {expected:.6f}, but example {batch.example_keys[int(error.argmax())]} "
-            f"has {float(losses[error.argmax()]):.6f}: policy and reference do not compute the same log-probs."
-        )
-    return {"certificate/first_loss": loss, "certificate/expected_first_loss": expected}
+        worst = int((~objective.losses.isfinite()).nonzero()[0, 0])
+        raise UserError(f"certificate: the loss before the first update is {loss}, from example {_key(batch, objective.losses, worst)}.")
+    results = {"certificate/first_loss": loss}
+    expected = module.values_at_reference() if reference_is_policy else {}
+    for name, value in expected.items():
+        measured = {LOSS: objective.losses, **objective.metrics}[name]
+        error = (measured - value).abs()
+        if float(error.max()) > 1e-5 * max(1.0, value):
+            worst = int(error.argmax())
+            raise UserError(
+                f"certificate: with policy = reference the {name} must be {value:.6f}, but example {_key(batch, measured, worst)} "
+                f"has {float(measured[worst]):.6f}: policy and reference do not compute the same log-probs."
+            )
+        results[f"certificate/expected_first_{name}"] = value
+    return results
 
 
 def check_repeatable(backbone: Backbone, batch: PackedBatch) -> None:
@@ -136,6 +147,12 @@ def _plain_logps(backbone: Backbone, example: EncodedExample) -> Tensor:
         logps = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
         parts.append(logps.gather(-1, ids[0, len(example.prompt_ids) :, None])[:, 0])
     return torch.cat(parts)
+
+
+def _key(batch: PackedBatch, values: Tensor, place: int) -> int:
+    """The example that value number `place` of [B] pairs or [N] tokens belongs to."""
+    example = place if len(values) == batch.examples else int(batch.example_index[batch.completion_index[place]])
+    return batch.example_keys[example]
 
 
 def _refuse(batch: PackedBatch, completion: int, what: str) -> UserError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-from types import FrameType
-from typing import Any, final
+from types import FrameType, TracebackType
+from typing import Any, Self, final
 
 from lightning import Callback, LightningModule, Trainer
 
@@ -15,26 +15,41 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interruption(Callback):
     """Stops training between two steps: a handler that saved at once could save half an optimiser step.
 
-    `received` is the signal that ended training, or None. A second signal stops at once, without saving.
+    As a context manager it holds the signals' handlers, as a callback it stops the trainer. Outside of training, and at the
+    second signal, the process ends at once with the signal's exit code. Not by KeyboardInterrupt, of which Lightning makes exit code 1.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        """The signal that ended training."""
+        self._training = False
         self._previous: dict[signal.Signals, Any] = {}
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        def handle(number: int, frame: FrameType | None) -> None:
-            if self.received is not None:
-                raise KeyboardInterrupt
-            self.received = signal.Signals(number)
+    def __enter__(self) -> Self:
+        self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
 
-        self._previous = {number: signal.signal(number, handle) for number in SIGNALS}
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Lightning has put a handler of its own before ours; it puts ours back when training ends.
+        for number in SIGNALS:
+            signal.signal(number, self._handle)
+        self._training = True
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.received is not None:
             trainer.should_stop = True
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._training = False
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._training = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self._training or self.received is not None:
+            raise SystemExit(128 + number)
+        self.received = signal.Signals(number)

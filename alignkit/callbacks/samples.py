@@ -29,7 +29,10 @@ class Continuation:
 
     @torch.no_grad()
     def __call__(self, backbone: Backbone, prompts: Sequence[Sequence[int]]) -> list[str]:
-        """The continuation of each prompt, as text without special tokens."""
+        """The continuation of each prompt, as text without special tokens; a prompt's oldest tokens make room for it."""
+        context = getattr(backbone.lm.config, "max_position_embeddings", None)
+        if context is not None:
+            prompts = [prompt[-max(1, context - self.tokens) :] for prompt in prompts]
         width = max(map(len, prompts))
         device = backbone.lm.device
         ids = torch.tensor([[self.terminator] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)

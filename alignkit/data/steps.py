@@ -57,11 +57,12 @@ class Steps(Dataset[StepBatch]):
             raise IndexError(step)
         chosen = [self.examples[index] for index in self.global_batch(step)]
         mine = chosen[self.rank :: self.ranks]
+        batches = micro_batches(mine, layout=self.layout, tokens=self.tokens, row_tokens=self.row_tokens)
         return StepBatch(
-            micro_batches=micro_batches(mine, layout=self.layout, tokens=self.tokens, row_tokens=self.row_tokens),
+            micro_batches=batches,
             global_examples=len(chosen),
             global_tokens=sum(len(ids) for example in chosen for ids in example.completion_ids),
-            tokens=sum(example.packed_tokens for example in mine),
+            tokens=sum(int((batch.example_ids >= 0).sum()) for batch in batches),
         )
 
     def global_batch(self, step: int) -> list[int]:

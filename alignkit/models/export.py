@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import final
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
@@ -68,7 +69,7 @@ def load_aligned(path: str | Path, dtype: torch.dtype = torch.float32) -> Aligne
         heads = Heads(backbone.hidden_width, settings)
         try:
             heads.load_state_dict(load_file(run.heads))
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             raise UserError(f"{run.heads}: the heads do not fit the model ({error})") from None
     return AlignedModel(backbone=backbone.eval(), heads=heads.to(dtype).eval(), tokenizer=load_tokenizer("model", str(run.model)))
 

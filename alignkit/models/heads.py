@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alignkit.errors import UserError
 from alignkit.settings import HeadSettings
 
 
@@ -45,7 +46,12 @@ class Heads(nn.ModuleDict):
     """Named heads on one trunk."""
 
     def __init__(self, hidden_width: int, settings: Mapping[str, HeadSettings]) -> None:
-        super().__init__({name: RewardHead(hidden_width, head) for name, head in settings.items()})
+        super().__init__()
+        for name, head in settings.items():
+            try:
+                self[name] = RewardHead(hidden_width, head)
+            except KeyError as error:  # torch keeps modules under attribute names
+                raise UserError(f"loss.head.name = {name!r}: cannot name a head ({error.args[0]}). Try loss.head.name=reward.") from None
 
     def head(self, name: str) -> RewardHead:
         """One of the heads."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from alignkit.errors import UserError
+
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "merges.txt", "*.tiktoken")
+"""Any of these is part of a tokenizer."""
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -21,7 +26,9 @@ def load_config(where: str, path: str) -> PretrainedConfig:
     except (OSError, ValueError) as error:
         raise UserError(f"{where} = {path!r}: not a model that can be read ({_first_line(error)})") from None
     if config.is_encoder_decoder:
-        raise UserError(f"{where} = {path!r}: a {config.model_type} is an encoder-decoder; a causal language model is needed.")
+        raise UserError(
+            f"{where} = {path!r}: a {config.model_type} is an encoder-decoder. Type model.path=FOLDER of a causal language model."
+        )
     if getattr(config, "quantization_config", None) is not None:
         raise UserError(f"{where} = {path!r}: quantised weights cannot be trained. Take the unquantised model.")
     return config
@@ -35,13 +42,15 @@ def load_lm(where: str, path: str, dtype: torch.dtype) -> PreTrainedModel:
     """
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=False, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{where} = {path!r}: the weights cannot be loaded ({_first_line(error)})") from None
     lm: PreTrainedModel = loaded[0]
     report: dict[str, Any] = loaded[1]
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
-        raise UserError(f"{where} = {path!r}: {len(missing)} weights are missing and would be random, e.g. {missing[0]}.")
+        raise UserError(
+            f"{where} = {path!r}: {len(missing)} weights are missing and would be random, e.g. {missing[0]}. Type model.path=FOLDER of a whole model."
+        )
     return lm
 
 
@@ -51,6 +60,10 @@ def load_tokenizer(where: str, path: str) -> PreTrainedTokenizerBase:
     Raises:
         UserError: when there is none.
     """
+    folder = Path(path)
+    if folder.is_dir() and not any(next(folder.glob(pattern), None) for pattern in TOKENIZER_FILES):
+        # Without this some model types get an empty tokenizer, and no word is said.
+        raise UserError(f"{where} = {path!r}: the folder holds no tokenizer. Copy the files of its tokenizer there, e.g. tokenizer.json.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, TypeError) as error:

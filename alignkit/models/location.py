@@ -21,15 +21,15 @@ def locate(where: str, path: str) -> str:
     if path.startswith(BUILTIN):
         folder = Path(str(importlib.resources.files("alignkit") / "lab" / "pretrained" / path.removeprefix(BUILTIN)))
         if not (folder / "config.json").is_file():
-            raise UserError(f"{where} = {path!r}: alignkit ships no such model. Try builtin:tiny.")
+            raise UserError(f"{where} = {path!r}: alignkit ships no such model. Type model=tiny.")
         return str(folder)
     local = Path(path).expanduser()
     if local.is_dir():
         if not (local / "config.json").is_file():
-            raise UserError(f"{where} = {path!r}: the folder holds no config.json, so it is no Hugging Face model folder.")
+            raise UserError(f"{where} = {path!r}: no Hugging Face model folder, for it holds no config.json. Type model.path=FOLDER.")
         return str(local)
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise UserError(f"{where} = {path!r}: there is no such folder (looked at {local.absolute()}).")
+        raise UserError(f"{where} = {path!r}: there is no such folder (looked at {local.absolute()}). Type model.path=FOLDER.")
     _require_hub(where, path)
     return path
 
@@ -41,7 +41,11 @@ def _require_hub(where: str, path: str) -> None:
         return
     import huggingface_hub
 
-    if not isinstance(huggingface_hub.try_to_load_from_cache(path, "config.json"), str):
+    try:
+        cached = isinstance(huggingface_hub.try_to_load_from_cache(path, "config.json"), str)
+    except huggingface_hub.errors.HFValidationError:
+        raise UserError(f"{where} = {path!r}: neither a folder here nor a hub id, which looks like owner/name.") from None
+    if not cached:
         raise UserError(
             f"{where} = {path!r}: the hub cannot be reached ({silence}) and the model is not in the local cache. "
             "Without a network type model=tiny, or model.path=FOLDER for a model that is on this machine."

@@ -120,9 +120,9 @@ class AlignmentModule(LightningModule, ABC):
         """What the sum of a global batch's losses is divided by."""
         return step.global_examples
 
-    def expected_first_loss(self) -> float | None:
-        """The loss in closed form while policy and reference are equal; None where there is none."""
-        return None
+    def values_at_reference(self) -> Mapping[str, float]:
+        """What the loss and metrics of any pair are, in closed form, while policy and reference are equal."""
+        return {}
 
     def training_step(self, step: StepBatch, index: int) -> None:
         begun = time.perf_counter()
@@ -172,6 +172,10 @@ class AlignmentModule(LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # The reference is rebuilt from its own source; a checkpoint holds what training changes.
         checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if not key.startswith("reference.")}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.reference is not None:
+            checkpoint["state_dict"] |= {f"reference.{key}": value for key, value in self.reference.state_dict().items()}
 
     def _clip(self) -> float:
         """Clip the gradient and refuse one that is not finite, before it can reach the weights."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, final
 
 import torch
@@ -32,6 +33,9 @@ class DPHModule(AlignmentModule):
         self.head_name = head.name
         self.dpo_weight = joint.dpo_weight
         self.cdpo = None if joint.beta is None else CDPO(beta=joint.beta, epsilon=joint.dpo_epsilon)
+
+    def values_at_reference(self) -> Mapping[str, float]:
+        return {} if self.cdpo is None else {DPO_LOSS: self.cdpo.value_at_reference()}
 
     def objective(self, batch: PackedBatch) -> Objective:
         hidden = self.backbone.hidden_states(batch)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, final
 
 import torch
 
 from alignkit.batches import PackedBatch
 from alignkit.losses.families import PairLogpsLoss
+from alignkit.metrics import LOSS
 from alignkit.modules.alignment import AlignmentModule, Objective, Parts, Recipe
 from alignkit.modules.pairs import LOGP_NAMES, REWARD_NAMES, logp_metrics, pair_logps, reward_metrics
 
@@ -22,8 +24,8 @@ class DPOModule(AlignmentModule):
         super().__init__(parts=parts, recipe=recipe, metric_names=(*REWARD_NAMES, *LOGP_NAMES))
         self.loss = loss
 
-    def expected_first_loss(self) -> float | None:
-        return self.loss.value_at_reference()
+    def values_at_reference(self) -> Mapping[str, float]:
+        return {LOSS: self.loss.value_at_reference()}
 
     def objective(self, batch: PackedBatch) -> Objective:
         assert self.reference is not None

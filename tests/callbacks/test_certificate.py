@@ -112,7 +112,7 @@ def test_dropout_in_the_trunk_is_refused(name, objective, lm_factory, examples_f
     # GPT-2's own config asks for 0.1
     module = module_factory(objective, lm_factory(name), steps=1)
     message = refused(module, examples_factory(6, completions=module.completions), before=[TrainMode()])
-    assert ("policy and reference do not compute" if objective in AGAINST_REFERENCE else "random (dropout?)") in message
+    assert "random (dropout?)" in message
 
 
 @pytest.mark.parametrize("objective_name", AGAINST_REFERENCE)
@@ -255,7 +255,7 @@ def test_targets_of_a_good_batch_pass(batch):
 
 
 def test_a_completion_token_that_is_not_trained_is_refused(batch):
-    with pytest.raises(UserError, match="trains 9 tokens where its completions have 10"):
+    with pytest.raises(UserError, match="trains 4 tokens, not just the 5 of its completions"):
         check_targets(without_target(batch, 6), TERMINATOR)
 
 

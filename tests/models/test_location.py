@@ -55,7 +55,7 @@ def test_a_folder_is_taken_as_it_is(tmp_path, monkeypatch):
 
 def test_the_models_in_the_package_are_found():
     assert (Path(locate("model.path", "builtin:tiny")) / "model.safetensors").is_file()
-    assert "Try builtin:tiny" in refusal("builtin:huge")
+    assert "Type model=tiny" in refusal("builtin:huge")
 
 
 @pytest.mark.parametrize("path", ["/nowhere/at/all", "./nowhere", "~/nowhere-at-all", "deep/down/nowhere"])

@@ -20,7 +20,7 @@ from alignkit.models.backbone import Backbone
 from alignkit.models.reference import fingerprint
 from alignkit.modules.alignment import AlignmentModule
 from alignkit.run_dir import RunDir, read_jsonl
-from alignkit.settings import LaPropSettings, RMSpropSettings
+from alignkit.settings import LaPropSettings, RMSpropSettings, ScheduleSettings
 
 
 def disturb(module: AlignmentModule) -> AlignmentModule:
@@ -125,7 +125,7 @@ def test_at_step_0_the_loss_is_its_closed_form_and_every_implicit_reward_is_0(
     module = module_factory(objective_name, lm_factory(architecture)).train()
     objective = module.objective(collate([examples_factory(4), examples_factory(2)], layout))
     assert objective.losses.tolist() == pytest.approx([expected] * 6, abs=1e-6)
-    assert module.expected_first_loss() == pytest.approx(expected, abs=1e-9)
+    assert module.values_at_reference().get("loss") == pytest.approx(expected, abs=1e-9)
     for name in ("rewards/chosen", "rewards/rejected", "rewards/margins"):
         assert torch.equal(objective.metrics[name], torch.zeros(6))
     assert torch.equal(objective.metrics["rewards/accuracies"], torch.full((6,), 0.5))
@@ -275,10 +275,46 @@ def test_logged_means_are_over_all_pairs_of_the_window(lm_factory, examples_fact
     assert row["train/rewards/margins"] == pytest.approx(objective.metrics["rewards/margins"].mean().item(), abs=1e-5)
 
 
+def test_each_window_of_training_rows_begins_anew(lm_factory, examples_factory, module_factory, fit, tmp_path, adamw):
+    module = module_factory("con_dph", lm_factory("llama"), steps=4, log_every=2, optimizer=dataclasses.replace(adamw, lr=1e-12))
+    examples = examples_factory(8)
+    rows = rows_of(module, examples, fit, tmp_path, pairs=2)
+    steps = module.trainer.datamodule.steps
+    for row, window in zip(rows, [(0, 1), (2, 3)], strict=True):
+        seen = [examples[n] for step in window for n in steps.global_batch(step)]
+        assert row["train/loss"] == pytest.approx(module.objective(collate([seen], "packed")).losses.mean().item(), abs=1e-5)
+    assert abs(rows[0]["train/loss"] - rows[1]["train/loss"]) > 1e-3
+
+
+@pytest.mark.parametrize("objective_name", ["sft", "joint_con_dph"])
+def test_training_is_a_plain_loop_with_clipping_and_a_schedule(objective_name, lm_factory, examples_factory, module_factory, fit, tmp_path):
+    module, twin = (module_factory(objective_name, lm_factory("gpt2", dtype=torch.float64), steps=5) for _ in range(2))
+    schedule = ScheduleSettings(name="linear", warmup_steps=2, final_ratio=0.5)
+    module.recipe = dataclasses.replace(module.recipe, schedule=schedule)
+    examples = examples_factory(10, completions=module.completions)
+    rows = rows_of(module, examples, fit, tmp_path, tokens=50)
+    # warm-up 1/3, 2/3, 1, then a line to 1/2 in the last step
+    rates = [1e-2 * factor for factor in (1 / 3, 2 / 3, 1, 0.75, 0.5)]
+    assert [row["train/learning_rate"] for row in rows] == pytest.approx(rates, abs=1e-12)
+    parameters = [*twin.backbone.parameters(), *twin.heads.parameters()]
+    optimizer = torch.optim.AdamW(parameters, weight_decay=0.0)
+    for step, rate in enumerate(rates):
+        batch = collate([[examples[n] for n in module.trainer.datamodule.steps.global_batch(step)]], "packed")
+        optimizer.zero_grad()
+        twin.objective(batch).losses.mean().backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+    for (name, ours), theirs in zip(module.named_parameters(), twin.parameters(), strict=True):
+        assert (ours - theirs).abs().max() < 1e-6, name
+
+
 def test_validation_means_are_over_all_held_out_pairs(lm_factory, examples_factory, module_factory, fit, tmp_path):
+    # two validations; the weights of the second are those that the module is left with
     module = module_factory("sep_dph", lm_factory("llama"))
     held_out = examples_factory(7, seed=5)
-    rows = rows_of(module, examples_factory(8), fit, tmp_path, validation=held_out, tokens=50)
+    rows = rows_of(module, examples_factory(8), fit, tmp_path, validation=held_out, tokens=50, validate_every=2)
+    assert len([row for row in rows if "val/loss" in row]) == 2
     expected = module.objective(collate([held_out], "packed")).losses.mean().item()
     assert rows[-1]["val/loss"] == pytest.approx(expected, abs=1e-5)
 
