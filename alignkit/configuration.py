@@ -20,8 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alignkit.errors import UserError, check_choice, did_you_mean
 from alignkit.metrics import METRICS, VALIDATION
+from alignkit.optimizer_settings import OPTIMIZER_SETTINGS, OptimizerSettings
 from alignkit.resolution import check_allowed, option_records, to_record
-from alignkit.settings import OPTIMIZER_SETTINGS, DatasetSettings, LossSettings, OptimizerSettings, RunSettings
+from alignkit.settings import DatasetSettings, LossSettings, RunSettings
 
 AUTHORS_BETA = 0.1
 """Strength of a joint cDPO term that is on while `loss.beta` is null (arXiv:2405.20053)."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from alignkit.settings import AdamWSettings, LaPropSettings, OptimizerSettings, RMSpropSettings, ScheduleSettings
+from alignkit.optimizer_settings import AdamWSettings, LaPropSettings, OptimizerSettings, RMSpropSettings, ScheduleSettings
 
 PRIOR = "prior"
 """Key, in the optimizer's state of a parameter, of the weights that it decays towards."""

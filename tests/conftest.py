@@ -17,7 +17,8 @@ from alignkit.data.examples import EncodedExample
 from alignkit.models.backbone import Backbone
 from alignkit.models.heads import Heads
 from alignkit.models.reference import freeze, frozen_copy
-from alignkit.settings import AdamWSettings, BatchSettings, HeadSettings, JointSettings, OptimizerSettings, ScheduleSettings
+from alignkit.optimizer_settings import AdamWSettings, OptimizerSettings, ScheduleSettings
+from alignkit.settings import BatchSettings, HeadSettings, JointSettings
 
 if TYPE_CHECKING:  # lightning takes seconds to import; most tests do without
     from lightning import Trainer

@@ -15,8 +15,9 @@ from alignkit.command_line import precheck
 from alignkit.configuration import conf_dir
 from alignkit.help_page import head_comment
 from alignkit.metrics import METRICS, VALIDATION
+from alignkit.optimizer_settings import OPTIMIZER_SETTINGS
 from alignkit.resolution import JOINT_KEYS, LOSSES, MODULES, SOURCES, loss_fields, resolve
-from alignkit.settings import OPTIMIZER_SETTINGS, DatasetSettings, HeadSettings, RunSettings
+from alignkit.settings import DatasetSettings, HeadSettings, RunSettings
 
 FILES = sorted(conf_dir().rglob("*.yaml"))
 OPTIONS = [(file.parent.name, file.stem) for file in FILES if file.parent != conf_dir()]

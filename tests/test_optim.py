@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from alignkit.optim import PRIOR, build_optimizer, build_schedule, learning_rate_factor
-from alignkit.settings import AdamWSettings, LaPropSettings, OptimizerSettings, RMSpropSettings, ScheduleSettings
+from alignkit.optimizer_settings import AdamWSettings, LaPropSettings, OptimizerSettings, RMSpropSettings, ScheduleSettings
 
 GRADIENTS = [0.5, -0.3, 0.2, 0.7, -0.1, 0.4]
 

@@ -49,7 +49,7 @@ def load_lm(where: str, path: str, dtype: torch.dtype) -> PreTrainedModel:
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise UserError(
-            f"{where} = {path!r}: {len(missing)} weights are missing and would be random, e.g. {missing[0]}. Type model.path=FOLDER of a whole model."
+            f"{where} = {path!r}: {len(missing)} weights are missing and would be random, e.g. {missing[0]}. Type model.path=FOLDER."
         )
     return lm
 

@@ -37,7 +37,7 @@ from alignkit.models.backbone import Backbone
 from alignkit.models.heads import Heads
 from alignkit.modules.counted_means import CountedMeans
 from alignkit.optim import build_optimizer, build_schedule
-from alignkit.settings import OptimizerSettings, ScheduleSettings
+from alignkit.optimizer_settings import OptimizerSettings, ScheduleSettings
 
 PROGRESS = (LOSS, MARGINS, ACCURACIES, TOKEN_ACCURACY)
 """What the progress bar shows, where an objective has it."""

@@ -19,8 +19,8 @@ from alignkit.metrics import GRADIENT_NORM, LEARNING_RATE, LOSS, PADDING_FRACTIO
 from alignkit.models.backbone import Backbone
 from alignkit.models.reference import fingerprint
 from alignkit.modules.alignment import AlignmentModule
+from alignkit.optimizer_settings import LaPropSettings, RMSpropSettings, ScheduleSettings
 from alignkit.run_dir import RunDir, read_jsonl
-from alignkit.settings import LaPropSettings, RMSpropSettings, ScheduleSettings
 
 
 def disturb(module: AlignmentModule) -> AlignmentModule:
