@@ -51,7 +51,7 @@ class PackedBatch:
     example_index: Tensor
     """[C] int64, the example, 0..E-1, that each completion answers; ordered, chosen first or by rank."""
     example_keys: tuple[int, ...]
-    """E row numbers of the data set, for messages that name an example."""
+    """E positions among the loaded examples, for messages that name one."""
     margins: tuple[float, ...]
     """E rating gaps between chosen and rejected (annotator's units), 0 where the data has none."""
     layout: Layout
@@ -85,4 +85,6 @@ class StepBatch:
     global_tokens: int
     """Completion tokens in the global batch."""
     tokens: int
-    """Positions of `micro_batches` that hold a token; a prompt counts as often as it is computed."""
+    """Prompt and completion tokens of this rank's examples, each prompt once: the work there is."""
+    filled: int
+    """Positions of `micro_batches` that hold a token, a prompt as often as it is computed: the work that is done."""

@@ -88,7 +88,7 @@ def ending(error: BaseException) -> tuple[int, str]:
         return INTERRUPTED, str(error) or "stopped by Ctrl-C."
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else CRASHED if error.code else DONE
-        return code, "stopped by SIGTERM." if code == TERMINATED else str(error.code or "")
+        return code, {INTERRUPTED: "stopped by Ctrl-C.", TERMINATED: "stopped by SIGTERM."}.get(code, str(error.code or ""))
     return CRASHED, f"{type(error).__name__}: {error}"
 
 

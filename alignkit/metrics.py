@@ -69,9 +69,19 @@ METRICS: dict[str, Metric] = {
             meaning="mean log-probability of a rejected completion, summed over its tokens",
         ),
         Metric(name=TOKEN_ACCURACY, unit="fraction", better="higher", meaning="completion tokens that the model ranks first"),
-        Metric(name=LEARNING_RATE, unit="1", better="neither", meaning="learning rate of the trunk in the step"),
+        Metric(
+            name=LEARNING_RATE,
+            unit="1",
+            better="neither",
+            meaning="of the trunk in the step (of the heads where the trunk is frozen)",
+        ),
         Metric(name=GRADIENT_NORM, unit="1", better="neither", meaning="global gradient norm before clipping"),
-        Metric(name=TOKENS_PER_SECOND, unit="tokens/s", better="higher", meaning="prompt and completion tokens trained on per second"),
+        Metric(
+            name=TOKENS_PER_SECOND,
+            unit="tokens/s",
+            better="higher",
+            meaning="tokens trained on, each prompt once, per second of training steps",
+        ),
         Metric(name=PADDING_FRACTION, unit="fraction", better="lower", meaning="computed positions that hold no token"),
     )
 }

@@ -279,8 +279,8 @@ class RunSettings:
     def __post_init__(self) -> None:
         check_range("steps", self.steps, low=1)
         check_range("seed", self.seed, low=0, high=2**32 - 1)
-        if self.schedule.warmup_steps > self.steps:
+        if self.schedule.warmup_steps >= self.steps:
             raise UserError(
-                f"schedule.warmup_steps = {self.schedule.warmup_steps} is more than steps = {self.steps}: the full learning rate would "
+                f"schedule.warmup_steps = {self.schedule.warmup_steps} is not less than steps = {self.steps}: the full learning rate would "
                 f"never be reached. Try schedule.warmup_steps={self.steps // 10}."
             )

@@ -78,7 +78,7 @@ WRONG = [
     ("seed=1099511627776", r"^seed = 1099511627776"),
     ("batch.pairs=0", r"^batch\.pairs = 0"),
     ("optimizer.clip_norm=-1", r"^optimizer\.clip_norm = -1"),
-    ("schedule.warmup_steps=500", r"^schedule\.warmup_steps = 500 is more than steps = 200"),
+    ("schedule.warmup_steps=500", r"^schedule\.warmup_steps = 500 is not less than steps = 150"),
     ("validation.every=0", r"^validation\.every = 0"),
     ("dataset.noise=3", r"^dataset\.noise = 3\.0; must be a number in \[0, 0\.5\]"),
     ("reference.source=path", r"^reference\.source = 'path' with reference\.path = None"),

@@ -266,7 +266,7 @@ def test_help_names_every_option_of_every_group() -> None:
     done = run_process("-m", "alignkit.train", "--help")
     assert done.returncode == 0
     assert done.stderr == ""
-    for words in ("* con_dph ", "ultrafeedback ", "hf  ", "bf16_true", "steps: 200", "loss.beta=0.05,0.1,0.5", 'eval "$(alignkit-train'):
+    for words in ("* con_dph ", "ultrafeedback ", "hf  ", "bf16_true", "steps: 150", "loss.beta=0.05,0.1,0.5", 'eval "$(alignkit-train'):
         assert words in done.stdout
 
 

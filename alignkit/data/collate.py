@@ -20,8 +20,8 @@ def micro_batches(examples: Sequence[EncodedExample], *, layout: Layout, tokens:
     """
     if layout == "packed":
         lengths = [example.packed_tokens for example in examples]
-        # Rows as long as the longest example that fits cost nothing more, and hold several of the shorter ones.
-        capacity = min(max([row_tokens, *lengths]), tokens)
+        # Rows as long as the longest example that fits hold several of the shorter ones; an outlier gets a row of its own.
+        capacity = max([min(row_tokens, tokens), *(length for length in lengths if length <= tokens)])
         groups = group_rows(pack_rows(lengths, capacity), lengths, tokens)
         return [collate([[examples[item] for item in row] for row in group], "packed") for group in groups]
     widths = [_longest_branch(example) for example in examples]

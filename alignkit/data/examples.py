@@ -39,7 +39,7 @@ class EncodedExample:
     """A prompt and its completions, as token ids. A completion's position continues from its prompt's length."""
 
     key: int
-    """Row number in the data source, for messages."""
+    """Position among the loaded training or validation examples, for messages."""
     prompt_ids: tuple[int, ...]
     """At least one token: something must predict a completion's first token."""
     completion_ids: tuple[tuple[int, ...], ...]

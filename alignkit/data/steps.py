@@ -62,7 +62,8 @@ class Steps(Dataset[StepBatch]):
             micro_batches=batches,
             global_examples=len(chosen),
             global_tokens=sum(len(ids) for example in chosen for ids in example.completion_ids),
-            tokens=sum(int((batch.example_ids >= 0).sum()) for batch in batches),
+            tokens=sum(example.packed_tokens for example in mine),
+            filled=sum(int((batch.example_ids >= 0).sum()) for batch in batches),
         )
 
     def global_batch(self, step: int) -> list[int]:

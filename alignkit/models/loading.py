@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +10,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Pretra
 from transformers.utils import logging as transformers_logging
 
 from alignkit.errors import UserError
-
-TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "merges.txt", "*.tiktoken")
-"""Any of these is part of a tokenizer."""
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -60,15 +56,14 @@ def load_tokenizer(where: str, path: str) -> PreTrainedTokenizerBase:
     Raises:
         UserError: when there is none.
     """
-    folder = Path(path)
-    if folder.is_dir() and not any(next(folder.glob(pattern), None) for pattern in TOKENIZER_FILES):
-        # Without this some model types get an empty tokenizer, and no word is said.
-        raise UserError(f"{where} = {path!r}: the folder holds no tokenizer. Copy the files of its tokenizer there, e.g. tokenizer.json.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{where} = {path!r}: no tokenizer can be loaded ({_first_line(error)})") from None
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        # Without files some model types get an empty tokenizer, and no word is said.
+        raise UserError(f"{where} = {path!r}: no tokenizer comes with the model. Copy its files there, e.g. tokenizer.json.")
     return tokenizer
 
 

@@ -110,7 +110,7 @@ class AlignmentModule(LightningModule, ABC):
         self.training_seconds = 0.0
         """Of training steps alone: no validation, no start."""
         self._clock = 0.0
-        self._tokens = self._positions = 0
+        self._tokens = self._filled = self._positions = 0
 
     @abstractmethod
     def objective(self, batch: PackedBatch) -> Objective:
@@ -143,6 +143,7 @@ class AlignmentModule(LightningModule, ABC):
         self.tokens_done += step.tokens
         self.training_seconds += time.perf_counter() - begun
         self._tokens += step.tokens
+        self._filled += step.filled
         self._clock += time.perf_counter() - begun
         if self.steps_done % self.recipe.log_every == 0 or self.steps_done == self.recipe.steps:
             self._log_training(rate, norm)
@@ -194,9 +195,9 @@ class AlignmentModule(LightningModule, ABC):
             LEARNING_RATE: rate,
             GRADIENT_NORM: norm,
             TOKENS_PER_SECOND: self._tokens / self._clock,
-            PADDING_FRACTION: 1.0 - self._tokens / self._positions,
+            PADDING_FRACTION: 1.0 - self._filled / self._positions,
         }
         self.train_means.reset()
-        self._clock, self._tokens, self._positions = 0.0, 0, 0
+        self._clock, self._tokens, self._filled, self._positions = 0.0, 0, 0, 0
         self.emit({TRAIN + name: value for name, value in values.items()})
         self.log_dict({name: values[name] for name in PROGRESS if name in values}, prog_bar=True, logger=False)

@@ -127,7 +127,7 @@ def test_another_reference_is_refused_where_it_is_claimed_to_be_the_policy(
 
 
 @pytest.mark.parametrize("objective_name", ["joint_con_dph", "joint_sep_dph"])
-def test_another_reference_is_refused_in_the_joint_term_too(  # shows a bug, see report
+def test_another_reference_is_refused_in_the_joint_term_too(
     objective_name, lm_factory, other_lm, examples_factory, module_factory, refused
 ):
     module = module_factory(objective_name, lm_factory("llama"), reference=other_lm, steps=1)
@@ -214,9 +214,7 @@ def test_a_loss_that_is_not_finite_is_refused_and_the_example_named(
     assert message.endswith("from example 52.")
 
 
-def test_a_loss_per_token_that_is_not_finite_names_its_example_too(  # shows a bug, see report
-    lm_factory, examples_factory, module_factory, refused
-):
+def test_a_loss_per_token_that_is_not_finite_names_its_example_too(lm_factory, examples_factory, module_factory, refused):
     module = module_factory("sft", lm_factory("llama"), steps=1)
     spoil(module, key=2, value=math.nan)
     assert refused(module, examples_factory(4, completions=1, shortest=2)).endswith("from example 2.")
@@ -259,7 +257,7 @@ def test_a_completion_token_that_is_not_trained_is_refused(batch):
         check_targets(without_target(batch, 6), TERMINATOR)
 
 
-def test_a_completion_token_that_is_not_trained_is_blamed_on_its_example(batch):  # shows a bug, see report
+def test_a_completion_token_that_is_not_trained_is_blamed_on_its_example(batch):
     with pytest.raises(UserError, match="example 11"):
         check_targets(without_target(batch, 6), TERMINATOR)
 

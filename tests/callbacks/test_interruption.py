@@ -70,9 +70,7 @@ def test_without_a_signal_training_runs_to_its_end(module, examples_factory, fit
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_handlers_are_restored_after_training(  # shows a bug, see report
-    interrupted, module, examples_factory, fit, handlers_before
-):
+def test_handlers_are_restored_after_training(interrupted, module, examples_factory, fit, handlers_before):
     # else a SIGTERM that comes while the model is saved is swallowed
     if interrupted:
         send(module, signal.SIGTERM, during_step=3)
@@ -102,10 +100,33 @@ def test_a_second_signal_stops_in_the_middle_of_a_step(first, second, module, ex
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_second_signal_ends_the_process_with_the_signals_exit_code(number, module, examples_factory, fit):  # shows a bug, see report
+def test_a_second_signal_ends_the_process_with_the_signals_exit_code(number, module, examples_factory, fit):
     send(module, number, number, during_step=3)
     with pytest.raises((KeyboardInterrupt, SystemExit)) as caught:
         fit(module, examples_factory(8), callbacks=[Interruption()])
     # 130 and 143; the shell makes 130 of a KeyboardInterrupt
     code = 130 if caught.type is KeyboardInterrupt else caught.value.code
     assert code == 128 + number
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_outside_of_training_one_signal_ends_the_process_at_once(number, handlers_before):
+    # while the model is loaded, validated or saved
+    with pytest.raises(SystemExit) as caught, Interruption() as interruption:
+        os.kill(os.getpid(), number)
+    assert caught.value.code == 128 + number
+    assert interruption.received is None
+    assert handlers() == handlers_before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_inside_its_context_training_is_followed_by_the_same_handlers(number, module, examples_factory, fit, handlers_before):
+    with Interruption() as interruption:
+        before = handlers()
+        fit(module, examples_factory(8), callbacks=[interruption])
+        assert handlers() == before != handlers_before
+        with pytest.raises(SystemExit) as caught:
+            os.kill(os.getpid(), number)
+    assert caught.value.code == 128 + number
+    assert module.steps_done == 6
+    assert handlers() == handlers_before

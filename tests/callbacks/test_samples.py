@@ -54,7 +54,7 @@ def test_a_continuation_ends_at_the_terminator_and_its_neighbours_go_on(lm_facto
 
 
 @pytest.mark.parametrize("name", ["gpt2", "opt", "llama"])
-def test_a_prompt_that_fills_the_context_is_continued(name, lm_factory, continuation):  # shows a bug, see report
+def test_a_prompt_that_fills_the_context_is_continued(name, lm_factory, continuation):
     # dataset.max_length may be the whole context, and prompts are cut to that
     backbone = Backbone(lm_factory(name))
     assert len(continuation(backbone, [[5] * 128, [6] * 3])) == 2

@@ -125,7 +125,7 @@ def test_a_description_without_weights_is_refused(saved):
         load_aligned(run.path)
 
 
-def test_truncated_heads_are_refused(saved):  # shows a bug, see report
+def test_truncated_heads_are_refused(saved):
     run, _, _ = saved()
     run.heads.write_bytes(run.heads.read_bytes()[:100])
     with pytest.raises(UserError, match="heads"):

@@ -136,7 +136,7 @@ def test_several_named_heads_read_one_trunk():
 
 
 @pytest.mark.parametrize("name", ["a.b", "keys", ""])
-def test_a_name_that_no_module_can_have_is_refused(name):  # shows a bug, see report
+def test_a_name_that_no_module_can_have_is_refused(name):
     with pytest.raises(UserError, match=r"loss\.head\.name"):
         Heads(WIDTH, {name: settings(name=name)})
 

@@ -84,16 +84,23 @@ def test_weights_of_another_shape_are_refused(folder):
     assert "weights cannot be loaded" in refusal(lambda: load_lm("model.path", str(folder), torch.float32))
 
 
-def test_a_truncated_weight_file_is_refused(folder):  # shows a bug, see report
+def test_a_truncated_weight_file_is_refused(folder):
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     assert "weights cannot be loaded" in refusal(lambda: load_lm("model.path", str(folder), torch.float32))
 
 
-def test_a_folder_without_a_tokenizer_is_refused(architecture, lm_factory, tmp_path):  # shows a bug, see report
+def test_a_folder_without_a_tokenizer_is_refused(architecture, lm_factory, tmp_path):
     # transformers makes up an empty tokenizer for some of these
     lm_factory(architecture).save_pretrained(tmp_path)
     assert "no tokenizer" in refusal(lambda: load_tokenizer("model.path", str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["GPT2Tokenizer", "GPTNeoXTokenizer", "Qwen2Tokenizer"])
+def test_a_tokenizer_without_its_vocabulary_is_refused(name, folder):
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name}))
+    assert "no tokenizer" in refusal(lambda: load_tokenizer("model.path", str(folder)))
 
 
 def test_a_tokenizer_larger_than_the_embeddings_is_refused_with_both_numbers(tokenizer_factory):
@@ -111,7 +118,7 @@ def test_a_length_beyond_the_context_is_refused_with_what_to_type(tokenizer_fact
 
 
 @pytest.mark.parametrize("case", ["encoder-decoder", "missing weights"])
-def test_a_refusal_says_what_to_type(case, folder):  # shows a bug, see report
+def test_a_refusal_says_what_to_type(case, folder):
     if case == "encoder-decoder":
         shutil.rmtree(folder)
         T5Config().save_pretrained(folder)

@@ -99,13 +99,13 @@ def test_the_hubs_own_refusals_are_told_apart(kind, expected, no_network, monkey
 
 @pytest.mark.parametrize("offline", [False, True])
 @pytest.mark.parametrize("path", ["my model", "-gpt2", "org/a..b"])
-def test_what_can_be_no_hub_id_is_refused(path, offline, monkeypatch):  # shows a bug, see report
+def test_what_can_be_no_hub_id_is_refused(path, offline, monkeypatch):
     # the real client refuses the name before it asks anybody
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     refusal(path)
 
 
 @pytest.mark.parametrize("case", ["no folder", "no config"])
-def test_a_refusal_says_what_to_type(case, tmp_path):  # shows a bug, see report
+def test_a_refusal_says_what_to_type(case, tmp_path):
     message = refusal("/nowhere" if case == "no folder" else str(tmp_path))
     assert "model.path=" in message or "model=" in message

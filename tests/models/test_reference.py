@@ -82,9 +82,7 @@ def test_the_reference_is_not_in_the_checkpoint(lm_factory, examples_factory, mo
     assert all(torch.equal(saved[name], tensor) for name, tensor in expected.items())
 
 
-def test_a_checkpoint_loads_beside_a_reference_built_from_its_own_source(  # shows a bug, see report
-    lm_factory, examples_factory, module_factory, fit, tmp_path
-):
+def test_a_checkpoint_loads_beside_a_reference_built_from_its_own_source(lm_factory, examples_factory, module_factory, fit, tmp_path):
     trained = module_factory("dpo", lm_factory("llama"))
     fit(trained, examples_factory(8)).save_checkpoint(tmp_path / "last.ckpt")
     module = module_factory("dpo", lm_factory("llama"))

@@ -34,7 +34,7 @@ def disturb(module: AlignmentModule) -> AlignmentModule:
 
 def step_of(batches: Sequence[PackedBatch], examples: Sequence[EncodedExample]) -> StepBatch:
     tokens = sum(len(ids) for example in examples for ids in example.completion_ids)
-    return StepBatch(micro_batches=list(batches), global_examples=len(examples), global_tokens=tokens, tokens=0)
+    return StepBatch(micro_batches=list(batches), global_examples=len(examples), global_tokens=tokens, tokens=0, filled=0)
 
 
 def loss_and_gradients(module: AlignmentModule, step: StepBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -197,9 +197,7 @@ def test_steps_cut_into_small_micro_batches_train_the_same_weights(lm_factory, e
 
 
 @pytest.mark.parametrize("name", ["laprop", "rmsprop"])
-def test_the_other_optimizers_train_inside_lightning_too(  # laprop shows a bug, see report
-    name, lm_factory, examples_factory, module_factory, fit, adamw
-):
+def test_the_other_optimizers_train_inside_lightning_too(name, lm_factory, examples_factory, module_factory, fit, adamw):
     shared = {key: value for key, value in dataclasses.asdict(adamw).items() if key not in ("beta1", "beta2")} | {"lr": 1e-3, "name": name}
     settings = LaPropSettings(**shared, beta1=0.9, beta2=0.95) if name == "laprop" else RMSpropSettings(**shared, alpha=0.99)
     module = module_factory("dpo", lm_factory("llama"), optimizer=settings)
@@ -341,7 +339,7 @@ def test_packed_rows_of_one_length_have_no_padding(lm_factory, module_factory, f
     assert row["train/" + PADDING_FRACTION] == 0.0
 
 
-def test_separate_rows_of_one_length_have_no_padding(lm_factory, module_factory, fit, tmp_path):  # shows a bug, see report
+def test_separate_rows_of_one_length_have_no_padding(lm_factory, module_factory, fit, tmp_path):
     (row,) = rows_of(module_factory("dpo", lm_factory("llama"), steps=1), uniform(4), fit, tmp_path, layout="rows")
     assert row["train/" + PADDING_FRACTION] == 0.0
 
