@@ -22,7 +22,7 @@ from alignkit.settings import DatasetSettings, HeadSettings, RunSettings
 FILES = sorted(conf_dir().rglob("*.yaml"))
 OPTIONS = [(file.parent.name, file.stem) for file in FILES if file.parent != conf_dir()]
 ALIASES = {"reward": "bradley_terry"}
-MISSING = {"hf": ["model.path=DIR"]}
+MISSING = {"hf": ["model.path=DIR"], "tiny_sft": ["model.path=DIR"]}
 """What an option leaves to the user."""
 NOT_LOSSES = {"__init__", "outputs", "families"}
 

@@ -124,7 +124,7 @@ def test_the_offline_switch_is_obeyed(monkeypatch: pytest.MonkeyPatch, answer: d
     ("status", "code", "words"),
     [
         (404, "RepoNotFound", "dataset.hub = some/set: the hub has no such data set, or it is private."),
-        (403, "GatedRepo", "dataset.hub = some/set is open only to those who asked. Ask at https://huggingface.co/datasets/some/set"),
+        (403, "GatedRepo", "dataset.hub = some/set is open only to those who asked. Ask on its page at http"),
         (503, "", "dataset.hub = some/set: the hub cannot be reached ("),
     ],
 )
