@@ -38,13 +38,14 @@ class OptimizerSettings:
         check_range("optimizer.clip_norm", self.clip_norm, low=0.0)
 
 
-@final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AdamWSettings(OptimizerSettings):
-    """Loshchilov & Hutter 2019 (arXiv:1711.05101)."""
+class MomentSettings(OptimizerSettings):
+    """What optimizers with moving averages of the gradient and of its square share."""
 
     beta1: float
+    """Of the gradient, [0, 1)."""
     beta2: float
+    """Of its square, [0, 1)."""
     eps: float
 
     def __post_init__(self) -> None:
@@ -52,6 +53,18 @@ class AdamWSettings(OptimizerSettings):
         check_range("optimizer.beta1", self.beta1, low=0.0, below=1.0)
         check_range("optimizer.beta2", self.beta2, low=0.0, below=1.0)
         check_range("optimizer.eps", self.eps, above=0.0)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdamWSettings(MomentSettings):
+    """Loshchilov & Hutter 2019 (arXiv:1711.05101)."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaPropSettings(MomentSettings):
+    """Ziyin et al. 2020 (arXiv:2002.04839): the optimizer of the DPH authors."""
 
 
 @final
@@ -65,22 +78,6 @@ class RMSpropSettings(OptimizerSettings):
     def __post_init__(self) -> None:
         OptimizerSettings.__post_init__(self)
         check_range("optimizer.alpha", self.alpha, low=0.0, below=1.0)
-        check_range("optimizer.eps", self.eps, above=0.0)
-
-
-@final
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LaPropSettings(OptimizerSettings):
-    """Ziyin et al. 2020 (arXiv:2002.04839): the optimizer of the DPH authors."""
-
-    beta1: float
-    beta2: float
-    eps: float
-
-    def __post_init__(self) -> None:
-        OptimizerSettings.__post_init__(self)
-        check_range("optimizer.beta1", self.beta1, low=0.0, below=1.0)
-        check_range("optimizer.beta2", self.beta2, low=0.0, below=1.0)
         check_range("optimizer.eps", self.eps, above=0.0)
 
 
