@@ -69,10 +69,24 @@ def test_a_completion_does_not_see_its_sibling_or_its_neighbours(architecture, l
     assert torch.allclose(chosen_logps(first, second), chosen_logps(changed, examples_factory(3)[2]), atol=1e-6)
 
 
-def test_a_sliding_window_falls_back_to_rows_and_says_why(lm_factory):
-    backbone = Backbone(lm_factory("mistral"))
-    assert "sliding window of 8" in (backbone.why_not_packed() or "")
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("mistral", "sliding window of 8"), ("gemma3_text", "sliding_attention"), ("bloom", "ALiBi"), ("mamba", "linear_attention")],
+)
+def test_what_cannot_be_packed_is_laid_out_in_rows_and_computes_what_the_model_computes(name, why, lm_factory, examples_factory):
+    backbone = Backbone(lm_factory(name))
+    assert why in (backbone.why_not_packed() or "")
     assert backbone.layout("packed") == "rows"
+    (batch,) = micro_batches(examples_factory(3), layout="rows", tokens=10_000, row_tokens=1)
+    ours = backbone.token_scores(backbone.hidden_states(batch), batch).logps.detach()
+    examples = {example.key: example for example in examples_factory(3)}
+    plain = []
+    for example in (examples[key] for key in batch.example_keys):
+        for completion in example.completion_ids:
+            ids = torch.tensor([[*example.prompt_ids, *completion]])
+            logps = backbone.lm(input_ids=ids, use_cache=False).logits[0].log_softmax(-1)
+            plain += [logps[len(example.prompt_ids) + n - 1, token] for n, token in enumerate(completion)]
+    assert (ours - torch.stack(plain)).abs().max() < 1e-4
 
 
 def test_dropout_is_off_while_training_even_where_it_is_a_function_call(lm_factory, examples_factory):
