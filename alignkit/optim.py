@@ -50,7 +50,7 @@ class _DecoupledDecay(torch.optim.Optimizer):
 
 @final
 class AdamW(_DecoupledDecay, torch.optim.AdamW):
-    """AdamW (arXiv:1711.05101) that may decay towards the initial weights."""
+    """AdamW (arXiv:1711.05101) that may decay towards the initial weights; one fused pass over weights and moments."""
 
 
 @final
@@ -105,7 +105,7 @@ def build_optimizer(
     groups = parameter_groups(settings, trunk=trunk, heads=heads)
     match settings:
         case AdamWSettings():
-            return AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps, weight_decay=0.0)
+            return AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps, weight_decay=0.0, fused=True)
         case LaPropSettings():
             return LaProp(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps)
         case RMSpropSettings():
