@@ -8,18 +8,27 @@ from typing import final
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from alignkit.checkpointing import wants_checkpointing
+from alignkit.data.packing import Packing
 from alignkit.data.preparation import PreparedData, prepare
 from alignkit.errors import UserError
+from alignkit.hardware import device_kind
 from alignkit.losses.families import Loss
 from alignkit.models.backbone import Backbone
+from alignkit.models.flex_attention import BLOCK
 from alignkit.models.heads import Heads
 from alignkit.models.loading import check_fit, load_config, load_lm, load_tokenizer
 from alignkit.models.location import locate
-from alignkit.models.reference import fingerprint, freeze, frozen_copy
+from alignkit.models.reference import CachedReference, LiveReference, Reference, fingerprint, freeze, frozen_copy
+from alignkit.models.terminal_states import CachedStates
 from alignkit.modules.alignment import AlignmentModule, Parts, Recipe
 from alignkit.modules.datamodule import PreferenceDataModule
 from alignkit.resolution import MODULES, build_loss, build_source, option_records, resolve
-from alignkit.settings import HeadSettings, JointSettings, RunSettings
+from alignkit.settings import BatchSettings, HeadSettings, JointSettings, RunSettings
+
+DENSE_ROW = 128
+"""Rows under a dense mask are filled up to the longest example, and to so many tokens at least."""
+ATTENTION_WORDS = {"tiles": "tiles of visible tokens", "flex": "FlexAttention blocks", "dense": "a dense mask"}
 
 
 @final
@@ -80,17 +89,19 @@ def assemble(settings: RunSettings) -> Job:
     assert isinstance(loss, Loss)
     inputs = read_inputs(settings)
     say(data_line(inputs.prepared))
-    models = build_models(settings, inputs)
+    checkpointing = wants_checkpointing(settings, inputs, inputs.path, plan_packing)
+    if checkpointing:
+        say("activations: computed again in the backward pass (model.checkpointing)")
+    models = build_models(settings, inputs, checkpointing=checkpointing)
     backbone = models.parts.backbone
-    layout = backbone.layout(settings.batch.layout)
-    if layout != settings.batch.layout:
-        say(f"layout: rows, because {backbone.why_not_packed()} (batch.layout=packed is not possible)")
+    packing = plan_packing(settings.batch, backbone)
+    say(layout_line(settings.batch, packing, backbone))
     recipe = Recipe(optimizer=settings.optimizer, schedule=settings.schedule, steps=settings.steps, log_every=settings.logger.every)
     data = PreferenceDataModule(
         train=inputs.prepared.train,
         validation=inputs.prepared.validation,
-        batch=settings.batch,
-        layout=layout,
+        pairs=settings.batch.pairs,
+        packing=packing,
         steps=settings.steps,
         seed=settings.seed,
     )
@@ -130,30 +141,65 @@ def read_inputs(settings: RunSettings) -> Inputs:
     )
 
 
-def build_models(settings: RunSettings, inputs: Inputs) -> Models:
+def build_models(settings: RunSettings, inputs: Inputs, *, checkpointing: bool) -> Models:
     """Load the weights: the policy, its heads, and the reference where there is one.
+
+    With `checkpointing` the policy computes its layers again in the backward pass.
 
     Raises:
         UserError: when weights are missing or cannot be read.
     """
     dtype = torch.bfloat16 if settings.precision.lightning == "bf16-true" else torch.float32
-    backbone = Backbone(load_lm("model.path", inputs.path, dtype))
+    device, attention = device_kind(settings.hardware.accelerator), settings.model.attention
+    backbone = Backbone(load_lm("model.path", inputs.path, dtype)).use_attention(attention, device)
     policy_fingerprint = fingerprint(backbone)
-    reference, reference_fingerprint = None, None
-    if inputs.needs_reference and settings.reference.path is None:
-        reference, reference_fingerprint = frozen_copy(backbone), policy_fingerprint
-    elif inputs.needs_reference:
-        reference = freeze(Backbone(load_lm("reference.path", locate("reference.path", str(settings.reference.path)), dtype)))
-        reference_fingerprint = fingerprint(reference)
-    if settings.model.train == "heads":
+    reference: Reference | None = None
+    reference_fingerprint = None
+    if inputs.needs_reference:
+        other = None
+        if settings.reference.path is not None:
+            path = locate("reference.path", settings.reference.path)
+            other = freeze(Backbone(load_lm("reference.path", path, dtype)).use_attention(attention, device))
+        # Fingerprinted as loaded, whatever its files look like: a cache that is keyed by anything less could hold another model's values.
+        reference_fingerprint = policy_fingerprint if other is None else fingerprint(other)
+        if settings.reference.source == "cache":
+            reference = CachedReference(other or backbone)
+        else:
+            reference = LiveReference(other or frozen_copy(backbone))
+    frozen_trunk = settings.model.train == "heads"
+    if frozen_trunk:
         freeze(backbone)
+    if checkpointing:
+        backbone.checkpoint_activations()
+    if settings.model.compile:
+        backbone.compile_layers()
     head = inputs.options.get("head")
     heads = Heads(backbone.hidden_width, {head.name: head} if isinstance(head, HeadSettings) else {})
     return Models(
-        parts=Parts(backbone=backbone, heads=heads, reference=reference),
+        parts=Parts(backbone=backbone, heads=heads, reference=reference, states=CachedStates() if frozen_trunk else None),
         policy_fingerprint=policy_fingerprint,
         reference_fingerprint=reference_fingerprint,
     )
+
+
+def plan_packing(batch: BatchSettings, backbone: Backbone) -> Packing:
+    """How a model's examples are cut into micro-batches: as its attention likes them."""
+    layout = backbone.layout(batch.layout)
+    if layout == "rows" or backbone.attention == "dense":
+        return Packing(layout=layout, tokens=batch.tokens, row_tokens=DENSE_ROW)
+    if backbone.attention == "tiles":
+        return Packing(layout=layout, tokens=batch.tokens)
+    # FlexAttention is compiled for each length: at most eight, of whole blocks.
+    return Packing(layout=layout, tokens=batch.tokens, multiple=-(-batch.tokens // (8 * BLOCK)) * BLOCK)
+
+
+def layout_line(batch: BatchSettings, packing: Packing, backbone: Backbone) -> str:
+    """Which layout and attention were chosen, and why."""
+    if packing.layout != batch.layout:
+        return f"layout: rows, because {backbone.why_not_packed()} (batch.layout=packed is not possible)"
+    if packing.layout == "rows":
+        return "layout: rows, one prompt with one completion each"
+    return f"layout: packed, prompts shared, attention by {ATTENTION_WORDS[backbone.attention]}"
 
 
 def check_combination(settings: RunSettings, module_class: type[AlignmentModule], joint: object) -> bool:

@@ -51,7 +51,8 @@ class PackedBatch:
     example_index: Tensor
     """[C] int64, the example, 0..E-1, that each completion answers; ordered, chosen first or by rank."""
     example_keys: tuple[int, ...]
-    """E positions among the loaded examples, for messages that name one."""
+    """E positions among the loaded examples: for messages that name one, and to look up what is known of it. The tensors list
+    completions and their tokens in this order."""
     margins: tuple[float, ...]
     """E rating gaps between chosen and rejected (annotator's units), 0 where the data has none."""
     layout: Layout

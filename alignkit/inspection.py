@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
-import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from alignkit.assembly import read_inputs
+from alignkit.assembly import plan_packing, read_inputs
 from alignkit.batches import Layout
 from alignkit.data.encoding import Encoder
 from alignkit.data.examples import EncodedExample
+from alignkit.data.packing import Packing
 from alignkit.data.preparation import PreparedData
 from alignkit.data.steps import Steps
-from alignkit.errors import UserError
-from alignkit.models.backbone import Backbone
-from alignkit.settings import BatchSettings, RunSettings
+from alignkit.hardware import device_kind
+from alignkit.models.skeleton import skeleton
+from alignkit.settings import RunSettings
 
 FIRST_STEPS = 10
 """Optimiser steps whose packing is measured."""
@@ -126,8 +126,9 @@ def inspect_run(settings: RunSettings, *, examples: int) -> Inspection:
     completions = inputs.module_class.completions
     everything = [*prepared.train, *prepared.validation]
     names = NAMES[:completions] if completions > 1 else ("completion",)
-    backbone = skeleton(inputs.path, config)
+    backbone = skeleton(inputs.path, config).use_attention(settings.model.attention, device_kind(settings.hardware.accelerator))
     layouts: tuple[Layout, ...] = ("packed", "rows") if backbone.why_not_packed() is None else ("rows",)
+    packings = [plan_packing(replace(settings.batch, layout=layout), backbone) for layout in layouts]
     steps = min(FIRST_STEPS, settings.steps)
     return Inspection(
         model=model_line(settings, config),
@@ -136,26 +137,13 @@ def inspect_run(settings: RunSettings, *, examples: int) -> Inspection:
         counts=prepared.counts,
         lengths=length_spreads(everything, names),
         steps=steps,
-        layouts=tuple(layout_cost(prepared.train, settings.batch, layout, steps, settings.seed) for layout in layouts),
+        layouts=tuple(layout_cost(prepared.train, packing, settings.batch.pairs, steps, settings.seed) for packing in packings),
         layout=backbone.layout(settings.batch.layout),
         why_not_packed=backbone.why_not_packed(),
         ends=count_ends(everything, tokenizer, end),
         train=len(prepared.train),
         examples=[shown_example(number, item, tokenizer, names, end) for number, item in enumerate(prepared.train[:examples], start=1)],
     )
-
-
-def skeleton(path: str, config: PretrainedConfig) -> Backbone:
-    """The model without its weights: shapes alone.
-
-    Raises:
-        UserError: when there is no causal language model of this kind.
-    """
-    try:
-        with torch.device("meta"):
-            return Backbone(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
-    except ValueError as error:
-        raise UserError(f"model.path = {path!r}: no causal language model ({str(error).partition(chr(10))[0][:200]})") from None
 
 
 def model_line(settings: RunSettings, config: PretrainedConfig) -> str:
@@ -191,12 +179,12 @@ def spread(lengths: Sequence[int]) -> Spread:
     return Spread(low=ordered[0], median=_nearest_rank(ordered, 50), high=_nearest_rank(ordered, 95), longest=ordered[-1])
 
 
-def layout_cost(examples: Sequence[EncodedExample], batch: BatchSettings, layout: Layout, steps: int, seed: int) -> LayoutCost:
+def layout_cost(examples: Sequence[EncodedExample], packing: Packing, pairs: int, steps: int, seed: int) -> LayoutCost:
     """Cut the run's first steps into micro-batches and count."""
-    data = Steps(examples, pairs=batch.pairs, steps=steps, seed=seed, layout=layout, tokens=batch.tokens, row_tokens=batch.row_tokens)
+    data = Steps(examples, pairs=pairs, steps=steps, seed=seed, packing=packing)
     batches = list(itertools.chain.from_iterable(data[step].micro_batches for step in range(steps)))
     return LayoutCost(
-        layout=layout,
+        layout=packing.layout,
         micro_batches=len(batches),
         rows=sum(part.input_ids.shape[0] for part in batches),
         tokens=sum(int((part.example_ids >= 0).sum()) for part in batches),

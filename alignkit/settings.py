@@ -88,9 +88,19 @@ class ModelSettings:
     """Hub id, folder, or `builtin:tiny`."""
     train: str
     """`all`: trunk and heads; `heads`: the trunk is frozen, its logits stay bit-identical."""
+    attention: str
+    """How packed rows attend: `tiles` (CPUs), `flex` (GPUs), `dense` (a mask of a row's length squared, anywhere); `auto`: the
+    fastest that the model and the device can."""
+    checkpointing: str
+    """`full`: activations of a layer are computed again in the backward pass, for a fraction of the memory and a third more time;
+    `off`; `auto`: full where the run would not fit into memory otherwise."""
+    compile: bool
+    """Compile the layers with torch.compile: minutes at the start, for a faster step where the device gains by it."""
 
     def __post_init__(self) -> None:
         check_choice("model.train", self.train, ("all", "heads"))
+        check_choice("model.attention", self.attention, ("auto", "tiles", "flex", "dense"))
+        check_choice("model.checkpointing", self.checkpointing, ("auto", "off", "full"))
 
 
 @final
@@ -146,35 +156,27 @@ class BatchSettings:
     """Examples (pairs, or texts for sft) in one optimiser step, over all devices."""
     tokens: int
     """Token positions of one micro-batch: what bounds memory. A longer example gets a micro-batch of its own."""
-    row_tokens: int
-    """Packed rows are filled up to the longest example, and to this at least. Attention costs a row's length squared."""
     layout: str
     """`packed`: prompts shared, several examples a row; `rows`: one prompt with one completion a row."""
 
     def __post_init__(self) -> None:
         check_range("batch.pairs", self.pairs, low=1)
         check_range("batch.tokens", self.tokens, low=16)
-        check_range("batch.row_tokens", self.row_tokens, low=16)
         check_choice("batch.layout", self.layout, ("packed", "rows"))
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReferenceSettings:
-    """The frozen model that log-ratios and the KL are measured against."""
+    """`reference=`: the frozen model that log-ratios and the KL are measured against."""
 
     source: str
-    """`copy`: the policy as it is when training starts, copied in memory; `path`: another model."""
+    """`cache`: its log-probs are computed once, before training, and kept in `cache_dir`; `memory`: it runs in every step."""
     path: str | None
-    """Folder or hub id of the reference, with `source=path`."""
+    """Folder or hub id of the reference; null is the policy as it is when training starts."""
 
     def __post_init__(self) -> None:
-        check_choice("reference.source", self.source, ("copy", "path"))
-        if (self.source == "path") != (self.path is not None):
-            raise UserError(
-                f"reference.source = {self.source!r} with reference.path = {self.path!r}; a path is needed exactly when the source "
-                "is 'path'. Type both: reference.source=path reference.path=DIR."
-            )
+        check_choice("reference.source", self.source, ("cache", "memory"))
 
 
 @final
@@ -271,6 +273,8 @@ class RunSettings:
     steps: int
     """Optimiser steps."""
     run_dir: str
+    cache_dir: str | None
+    """Where log-probs and hidden states of frozen models are kept between runs; null is $ALIGNKIT_CACHE, else ~/.cache/alignkit."""
     debug: bool
     """Show tracebacks of the user's own mistakes too."""
     allow_code: list[str]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Callable, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +15,20 @@ import huggingface_hub
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from alignkit.batches import Layout, PackedBatch
+from alignkit.caches.filling import Filler, Quantity
+from alignkit.caches.store import Store
+from alignkit.data.collate import micro_batches
 from alignkit.data.examples import EncodedExample
+from alignkit.data.packing import Packing
 from alignkit.models.backbone import Backbone
 from alignkit.models.heads import Heads
-from alignkit.models.reference import freeze, frozen_copy
+from alignkit.models.reference import LiveReference, freeze, frozen_copy
 from alignkit.optimizer_settings import AdamWSettings, OptimizerSettings, ScheduleSettings
-from alignkit.settings import BatchSettings, HeadSettings, JointSettings
+from alignkit.settings import HeadSettings, JointSettings
 
 if TYPE_CHECKING:  # lightning takes seconds to import; most tests do without
     from lightning import Trainer
@@ -28,6 +38,8 @@ if TYPE_CHECKING:  # lightning takes seconds to import; most tests do without
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # for processes that tests start
 huggingface_hub.constants.HF_HUB_OFFLINE = True  # for this one, which has read the variable already
 os.environ.setdefault("WANDB_MODE", "offline")
+os.environ["ALIGNKIT_CACHE"] = tempfile.mkdtemp(prefix="alignkit-tests-")  # for processes that tests start, too: nobody's own is touched
+atexit.register(shutil.rmtree, os.environ["ALIGNKIT_CACHE"], ignore_errors=True)
 torch.set_num_threads(1)  # toy tensors: a second thread costs more than it computes, tenfold where cores are shared
 
 VOCABULARY = 97
@@ -171,7 +183,7 @@ def build_module(
     }[objective.removeprefix("joint_")]
     backbone = Backbone(lm)
     needs_reference = module.uses_reference or joint.dpo_weight > 0
-    frozen = (frozen_copy(backbone) if reference is None else freeze(Backbone(reference))) if needs_reference else None
+    frozen = LiveReference(frozen_copy(backbone) if reference is None else Backbone(reference)) if needs_reference else None
     if frozen_trunk:
         freeze(backbone)
     torch.manual_seed(0)
@@ -200,8 +212,8 @@ def fit_module(
     from alignkit.modules.datamodule import PreferenceDataModule
 
     steps = module.recipe.steps
-    batch = BatchSettings(pairs=pairs, tokens=tokens, row_tokens=100, layout=layout)
-    data = PreferenceDataModule(train=examples, validation=validation or examples[:2], batch=batch, layout=layout, steps=steps, seed=0)
+    packing = Packing(layout=layout, tokens=tokens, row_tokens=100)
+    data = PreferenceDataModule(train=examples, validation=validation or examples[:2], pairs=pairs, packing=packing, steps=steps, seed=0)
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
@@ -221,6 +233,21 @@ def fit_module(
     )
     trainer.fit(module, datamodule=data)
     return trainer
+
+
+def ask(quantity: Quantity, backbone: Backbone, examples: Sequence[EncodedExample], *, layout: Layout = "packed") -> Mapping[int, Tensor]:
+    """What a model says of each example, by key, as it is computed for a cache; in batches of its own."""
+
+    def batches(some: Sequence[EncodedExample]) -> list[PackedBatch]:
+        return micro_batches(some, Packing(layout=layout, tokens=150, row_tokens=50))
+
+    @contextmanager
+    def no_bar(tokens: int) -> Iterator[Callable[[int], None]]:
+        yield lambda done: None
+
+    filler = Filler(quantity=quantity, backbone=backbone, batches=batches, progress=no_bar)
+    with tempfile.TemporaryDirectory() as folder:
+        return filler.fill(Store(Path(folder), {}, print), examples, "waiting").values
 
 
 def build_tokenizer(words: int = VOCABULARY) -> PreTrainedTokenizerFast:
@@ -249,6 +276,11 @@ def adamw() -> AdamWSettings:
 @pytest.fixture(scope="session")
 def fit() -> Callable[..., Trainer]:
     return fit_module
+
+
+@pytest.fixture(scope="session")
+def asked() -> Callable[..., Mapping[int, Tensor]]:
+    return ask
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,8 @@ from alignkit.settings import DatasetSettings, HeadSettings, RunSettings
 FILES = sorted(conf_dir().rglob("*.yaml"))
 OPTIONS = [(file.parent.name, file.stem) for file in FILES if file.parent != conf_dir()]
 ALIASES = {"reward": "bradley_terry"}
+LABELS = {"reference": "source"}
+"""The key that tells an option, where it is not `name`."""
 MISSING = {"hf": ["model.path=DIR"], "tiny_sft": ["model.path=DIR"]}
 """What an option leaves to the user."""
 NOT_LOSSES = {"__init__", "outputs", "families"}
@@ -48,7 +50,7 @@ def field_names(record: Any) -> set[str]:
 def test_every_option_composes_and_passes_all_checks(group: str, option: str) -> None:
     (settings,) = precheck([f"{group}={option}", *MISSING.get(option, [])])
     if group != "experiment":
-        assert getattr(settings, group).name == ALIASES.get(option, option)
+        assert getattr(getattr(settings, group), LABELS.get(group, "name")) == ALIASES.get(option, option)
 
 
 @pytest.mark.parametrize("loss", options("loss"))

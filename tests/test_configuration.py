@@ -81,7 +81,9 @@ WRONG = [
     ("schedule.warmup_steps=500", r"^schedule\.warmup_steps = 500 is not less than steps = 150"),
     ("validation.every=0", r"^validation\.every = 0"),
     ("dataset.noise=3", r"^dataset\.noise = 3\.0; must be a number in \[0, 0\.5\]"),
-    ("reference.source=path", r"^reference\.source = 'path' with reference\.path = None"),
+    ("reference.source=path", r"^reference\.source = 'path'; must be one of cache, memory"),
+    ("reference=copy", r"^unknown reference 'copy'; cache, memory exist"),
+    ("cache_dir=[a]", r"^cache_dir = \['a'\]; must be text or null"),
     ("dataset=local dataset.path=nowhere.jsonl", r"^dataset\.path = 'nowhere\.jsonl'; there is no such file"),
     (f"run_dir={Path(configuration.__file__).parent}/runs", r"lies inside the installed alignkit"),
     # Missing values and interpolations

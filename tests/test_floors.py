@@ -14,7 +14,7 @@ TOP = 4
 FLOORS = {
     0: ("errors", "settings", "optimizer_settings", "metrics", "run_dir", "batches"),
     1: ("logps", "advantages", "losses"),
-    2: ("models", "data", "rollout", "judges", "hub", "lab"),
+    2: ("models", "data", "caches", "rollout", "judges", "hub", "lab"),
     3: ("modules", "callbacks", "evaluation", "optim", "hardware"),
 }
 """The rest of the top level is floor 4. `lab` is a side tower that stands on floor 2; `analysis` is one that stands on floor 0."""
@@ -26,6 +26,7 @@ LOWEST_FLOOR_OF = {
     "peft": 2,
     "safetensors": 2,
     "huggingface_hub": 2,
+    "filelock": 2,
     "lightning": 3,
     "torchmetrics": 3,
     "hydra": 4,

@@ -9,10 +9,10 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from alignkit.data.examples import EncodedExample
+from alignkit.data.packing import Packing
 from alignkit.inspection import Spread, count_ends, layout_cost, spread, token_texts
 from alignkit.models.loading import load_tokenizer
 from alignkit.models.location import locate
-from alignkit.settings import BatchSettings
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +44,8 @@ def test_positions_are_counted_with_padding_and_tokens_without() -> None:
         EncodedExample(key=0, prompt_ids=(5, 6, 7), completion_ids=((8, 9), (8,))),
         EncodedExample(key=1, prompt_ids=(5,), completion_ids=((8, 9), (8,))),
     ]
-    batch = BatchSettings(pairs=2, tokens=100, row_tokens=16, layout="packed")
-    packed = layout_cost(examples, batch, "packed", 3, seed=0)
-    rows = layout_cost(examples, batch, "rows", 3, seed=0)
+    packed = layout_cost(examples, Packing(layout="packed", tokens=100, row_tokens=16), 2, 3, seed=0)
+    rows = layout_cost(examples, Packing(layout="rows", tokens=100), 2, 3, seed=0)
     # A step packed: one row of 3 + 2 + 1 and 1 + 2 + 1. In rows: 5, 4, 3 and 2 tokens, each padded to 5.
     assert (packed.micro_batches, packed.rows, packed.tokens, packed.positions) == (3, 3, 3 * 10, 3 * 10)
     assert (rows.micro_batches, rows.rows, rows.tokens, rows.positions) == (3, 12, 3 * 14, 3 * 20)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -14,15 +15,23 @@ from torch import Tensor
 from alignkit.batches import Layout, PackedBatch
 from alignkit.data.collate import micro_batches
 from alignkit.data.examples import EncodedExample
+from alignkit.data.packing import Packing
 from alignkit.errors import UserError
 from alignkit.metrics import LOSS
 from alignkit.models.backbone import Backbone
-from alignkit.modules.alignment import AlignmentModule
+from alignkit.models.flex_attention import BLOCK
+from alignkit.models.reference import CachedReference
+from alignkit.models.terminal_states import CachedStates, terminal_states
+from alignkit.modules.alignment import AlignmentModule, Objective
 
 PROBES = 2
 """Examples whose packed log-probs are compared with separate rows: what costs little and shows a leak at once."""
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8, torch.bfloat16: 0.25}
 """Nats a token: rounding of a deep model in that dtype, far below what a wrong mask or position does."""
+CACHE_TOLERANCE = {torch.float32: 3e-4, torch.float64: 3e-4, torch.bfloat16: 0.25}
+"""Of an example's values that were computed in other batches, by the dtype of products: nats a token in the mean for log-probs, a
+fraction of their size for hidden states. Log-probs are off by 3e-7 (float32) and 0.002 (bf16) with `model=tiny`, by 0.04 in bf16 with
+30 layers; weights that are larger by a thousandth give 2e-3 in float32."""
 
 
 @final
@@ -30,6 +39,7 @@ class Certificate(Callback):
     """Refuses to train on numbers that are wrong from the start. `results` holds what was measured.
 
     - policy and reference are one function: every loss in the first batch equals its closed form;
+    - what was looked up is what the model says: log-probs of the reference, and hidden states of a frozen trunk;
     - the forward pass is a function: no dropout in the trunk;
     - packed rows equal separate rows, and the vocabulary part equals the model's own logits;
     - every trained token belongs to a completion, once; a completion ends with one terminator or was cut.
@@ -47,10 +57,22 @@ class Certificate(Callback):
         steps = trainer.datamodule.steps  # type: ignore[attr-defined]
         batch: PackedBatch = trainer.strategy.batch_to_device(steps[0].micro_batches[0])
         self.results["certificate/terminated_completions"] = check_targets(batch, self._terminator)
-        with trainer.precision_plugin.forward_context():
-            check_repeatable(pl_module.backbone, batch)
-            self.results |= check_first_loss(pl_module, batch, self._reference_is_policy)
         probes = [self._examples[index] for index in steps.global_batch(0)[:PROBES]]
+        with trainer.precision_plugin.forward_context():
+            seen = batch
+            if isinstance(pl_module.states, CachedStates) and pl_module.reference is None:
+                # No step runs the trunk: a sample of what it says is enough.
+                seen = trainer.strategy.batch_to_device(micro_batches(probes, steps.packing)[0])
+            hidden = check_repeatable(pl_module.backbone, seen)
+            self.results |= check_cached_states(pl_module, hidden, seen)
+            objective = exact = pl_module.objective(batch)
+            if self._reference_is_policy and isinstance(pl_module.reference, CachedReference):
+                own = pl_module.backbone.token_scores(hidden, batch).logps
+                self.results["certificate/reference_error"] = check_cached_reference(pl_module, own, batch)
+                exact = objective_against(own, pl_module, batch)
+            self.results["certificate/first_loss"] = check_finite(objective, batch)
+            if self._reference_is_policy:
+                self.results |= check_closed_form(pl_module, exact, batch)
         with torch.autocast(pl_module.device.type, enabled=False):
             self.results |= check_layout(pl_module.backbone, probes, batch.layout)
 
@@ -80,20 +102,27 @@ def check_targets(batch: PackedBatch, terminator: int) -> int:
     return int((ids[batch.terminal_index] == terminator).sum())
 
 
-def check_first_loss(module: AlignmentModule, batch: PackedBatch, reference_is_policy: bool) -> dict[str, float]:
-    """The first batch's mean loss, which must be finite; with policy = reference, what has a closed form must have that value.
+def check_finite(objective: Objective, batch: PackedBatch) -> float:
+    """The first batch's mean loss.
 
     Raises:
-        UserError: naming the example that is furthest off.
+        UserError: when it is not finite, naming an example.
     """
-    objective = module.objective(batch)
     loss = float(objective.losses.mean())
     if not math.isfinite(loss):
         worst = int((~objective.losses.isfinite()).nonzero()[0, 0])
         raise UserError(f"certificate: the loss before the first update is {loss}, from example {_key(batch, objective.losses, worst)}.")
-    results = {"certificate/first_loss": loss}
-    expected = module.values_at_reference() if reference_is_policy else {}
-    for name, value in expected.items():
+    return loss
+
+
+def check_closed_form(module: AlignmentModule, objective: Objective, batch: PackedBatch) -> dict[str, float]:
+    """With policy = reference, what has a closed form must have that value.
+
+    Raises:
+        UserError: naming the example that is furthest off.
+    """
+    results = {}
+    for name, value in module.values_at_reference().items():
         measured = {LOSS: objective.losses, **objective.metrics}[name]
         error = (measured - value).abs()
         if float(error.max()) > 1e-5 * max(1.0, value):
@@ -106,10 +135,78 @@ def check_first_loss(module: AlignmentModule, batch: PackedBatch, reference_is_p
     return results
 
 
-def check_repeatable(backbone: Backbone, batch: PackedBatch) -> None:
-    """Two forward passes are the same to the bit: nothing in the trunk draws random numbers."""
-    if not torch.equal(backbone.hidden_states(batch), backbone.hidden_states(batch)):
+def check_cached_reference(module: AlignmentModule, own: Tensor, batch: PackedBatch) -> float:
+    """Largest mean difference a token, over examples, of the log-probs that were looked up to the policy's `own` [N], nats.
+
+    Raises:
+        UserError: when it is more than rounding, naming the example.
+    """
+    assert module.reference is not None
+    errors = (own - module.reference.token_logps(batch)).abs()
+    owners = batch.example_index[batch.completion_index]
+    return _check_cached(errors, owners, batch, module, "log-probs of the reference", "nats a token")
+
+
+def check_cached_states(module: AlignmentModule, hidden: Tensor, batch: PackedBatch) -> dict[str, float]:
+    """Largest difference, over examples, of hidden states that were looked up to the trunk's `hidden` [R * T, D], as a fraction
+    of their size.
+
+    Raises:
+        UserError: when it is more than rounding, naming the example.
+    """
+    if not isinstance(module.states, CachedStates):
+        return {}
+    fresh = terminal_states(hidden, batch).float()
+    errors = (module.states(batch).float() - fresh).abs().mean(-1) / fresh.abs().mean(-1)
+    return {"certificate/states_error": _check_cached(errors, batch.example_index, batch, module, "hidden states", "of their size")}
+
+
+def _check_cached(errors: Tensor, owners: Tensor, batch: PackedBatch, module: AlignmentModule, what: str, unit: str) -> float:
+    """The largest mean error of an example; `owners` says which example, 0..E-1, each of the errors belongs to."""
+    kind = module.device.type
+    tolerance = CACHE_TOLERANCE[torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else module.backbone.lm.dtype]
+    sums = errors.new_zeros(batch.examples).index_add(0, owners, errors)
+    means = sums / torch.bincount(owners, minlength=batch.examples)
+    worst = int(means.nan_to_num(nan=float("inf")).argmax())
+    error = float(means[worst])
+    if not error <= tolerance:
+        raise UserError(
+            f"certificate: example {batch.example_keys[worst]} has cached {what} that differ by {error:.3g} {unit} from the model's own "
+            f"(at most {tolerance:g} is rounding). Delete the folder that the line above names, or choose another with cache_dir=DIR."
+        )
+    return error
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A reference whose log-probs for one batch are given."""
+
+    logps: Tensor
+
+    def token_logps(self, batch: PackedBatch) -> Tensor:
+        return self.logps
+
+
+def objective_against(own: Tensor, module: AlignmentModule, batch: PackedBatch) -> Objective:
+    """The objective with the policy's `own` log-probs [N] in the place of cached ones, which are rounded in other batches.
+
+    Draws no random numbers that training would draw.
+    """
+    kept, module.reference = module.reference, _Known(own)
+    try:
+        with torch.random.fork_rng(devices=[module.device] if module.device.type == "cuda" else []):
+            return module.objective(batch)
+    finally:
+        module.reference = kept
+
+
+def check_repeatable(backbone: Backbone, batch: PackedBatch) -> Tensor:
+    """The batch's hidden states [R * T, D], after checking that a second pass gives the same to the bit: no random numbers."""
+    hidden = backbone.hidden_states(batch)
+    if not torch.equal(hidden, backbone.hidden_states(batch)):
         raise UserError("certificate: two forward passes of one batch differ, so something in the model is random (dropout?).")
+    return hidden
 
 
 def check_layout(backbone: Backbone, examples: Sequence[EncodedExample], layout: Layout) -> dict[str, float]:
@@ -119,9 +216,8 @@ def check_layout(backbone: Backbone, examples: Sequence[EncodedExample], layout:
         UserError: when it is more than rounding, naming the example.
     """
     tolerance = TOLERANCE[backbone.lm.dtype]
-    # One row for all probes when packed, so that a leak between examples shows too.
-    row_tokens = sum(example.packed_tokens for example in examples)
-    (batch,) = micro_batches(examples, layout=layout, tokens=1 << 30, row_tokens=row_tokens)
+    # One row for all probes when packed, so that a leak between examples shows too; with padding, as in training.
+    (batch,) = micro_batches(examples, Packing(layout=layout, tokens=1 << 30, multiple=BLOCK))
     batch = move_data_to_device(batch, backbone.lm.device)
     ours = backbone.token_scores(backbone.hidden_states(batch), batch).logps
     by_key = {example.key: example for example in examples}

@@ -52,22 +52,25 @@ class Continuation:
 
 @final
 class Samples(Callback):
-    """Writes `samples.jsonl` and a W&B table. Where there is no reference, that column is the policy before its first update."""
+    """Writes `samples.jsonl` and a W&B table."""
 
     def __init__(self, run: RunDir, prompts: Sequence[Sequence[int]], continuation: Continuation) -> None:
         self._run = run
         self._prompts = prompts
         self._continue = continuation
         self._texts = [str(continuation.tokenizer.decode(list(prompt), skip_special_tokens=True)) for prompt in prompts]
-        self._reference: list[str] | None = None
+        self._reference: list[str] = []
+
+    def remember(self, reference: Backbone) -> None:
+        """Continue the prompts by the reference, before training: where there is none, by the policy before its first update."""
+        if self._prompts:
+            self._reference = self._continue(reference, self._prompts)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, AlignmentModule)
         if trainer.sanity_checking or not self._prompts:
             return
         with trainer.precision_plugin.forward_context():
-            if self._reference is None:
-                self._reference = self._continue(pl_module.reference or pl_module.backbone, self._prompts)
             policy = self._continue(pl_module.backbone, self._prompts)
         rows: list[dict[str, Scalar]] = [
             {"step": pl_module.steps_done, "prompt": prompt, "policy": ours, "reference": theirs}

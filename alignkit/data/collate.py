@@ -8,22 +8,25 @@ import torch
 
 from alignkit.batches import Layout, PackedBatch
 from alignkit.data.examples import EncodedExample
-from alignkit.data.packing import group_rows, pack_rows
+from alignkit.data.packing import Packing, group_rows, pack_rows
 
 
-def micro_batches(examples: Sequence[EncodedExample], *, layout: Layout, tokens: int, row_tokens: int) -> list[PackedBatch]:
-    """Cut examples into packed batches of at most `tokens` positions each; rows are filled up to the longest example, and
-    to `row_tokens` at least.
+def micro_batches(examples: Sequence[EncodedExample], packing: Packing) -> list[PackedBatch]:
+    """Cut examples, in any order, into batches of at most `packing.tokens` positions, of which as few as can be are padding.
 
     Every example is whole in one batch, whatever the layout: losses of pairs need both sides. In rows layout an example
     takes one row a completion.
     """
-    if layout == "packed":
+    tokens = packing.tokens
+    if packing.layout == "packed":
         lengths = [example.packed_tokens for example in examples]
-        # Rows as long as the longest example that fits hold several of the shorter ones; an outlier gets a row of its own.
-        capacity = max([min(row_tokens, tokens), *(length for length in lengths if length <= tokens)])
-        groups = group_rows(pack_rows(lengths, capacity), lengths, tokens)
-        return [collate([[examples[item] for item in row] for row in group], "packed") for group in groups]
+        if packing.row_tokens is None:
+            groups = [[row] for row in pack_rows(lengths, tokens)]
+        else:
+            # Rows as long as the longest example that fits hold several of the shorter ones; an outlier gets a row of its own.
+            capacity = max([min(packing.row_tokens, tokens), *(length for length in lengths if length <= tokens)])
+            groups = group_rows(pack_rows(lengths, capacity), lengths, tokens)
+        return [collate([[examples[item] for item in row] for row in group], "packed", packing.multiple) for group in groups]
     widths = [_longest_branch(example) for example in examples]
     batches: list[list[int]] = []
     rows = width = 0
@@ -38,15 +41,15 @@ def micro_batches(examples: Sequence[EncodedExample], *, layout: Layout, tokens:
     return [collate([[examples[item]] for item in batch], "rows") for batch in batches]
 
 
-def collate(rows: Sequence[Sequence[EncodedExample]], layout: Layout) -> PackedBatch:
-    """One batch from examples already assigned to rows; see `alignkit.batches` for a worked example."""
+def collate(rows: Sequence[Sequence[EncodedExample]], layout: Layout, multiple: int = 1) -> PackedBatch:
+    """One batch from examples already assigned to rows, padded to a multiple; see `alignkit.batches` for a worked example."""
     builder = _Builder()
     for row in rows:
         if layout == "packed":
             builder.start_row()
         for example in row:
             builder.add(example, layout)
-    return builder.finish(layout)
+    return builder.finish(layout, multiple)
 
 
 def _longest_branch(example: EncodedExample) -> int:
@@ -95,8 +98,8 @@ class _Builder:
         self.terminals.append((row_number, predictor))
         self.example_index.append(number)
 
-    def finish(self, layout: Layout) -> PackedBatch:
-        width = max(map(len, self.rows))
+    def finish(self, layout: Layout, multiple: int) -> PackedBatch:
+        width = -(-max(map(len, self.rows)) // multiple) * multiple
         padding = (0, 0, -1, 0)
         table = torch.tensor([row + [padding] * (width - len(row)) for row in self.rows])  # [R, T, 4]
         ids, positions, examples, branches = (column.contiguous() for column in table.unbind(-1))

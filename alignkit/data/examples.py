@@ -39,7 +39,7 @@ class EncodedExample:
     """A prompt and its completions, as token ids. A completion's position continues from its prompt's length."""
 
     key: int
-    """Position among the loaded training or validation examples, for messages."""
+    """Position among the loaded examples, those for training first, then those for validation: for messages, and for looking up."""
     prompt_ids: tuple[int, ...]
     """At least one token: something must predict a completion's first token."""
     completion_ids: tuple[tuple[int, ...], ...]

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+from alignkit.batches import Layout
 
 Row: TypeAlias = list[int]
 """Positions, in the list that was packed, of the items in one row."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Packing:
+    """How examples are cut into micro-batches."""
+
+    layout: Layout
+    tokens: int
+    """Most positions of a micro-batch; an example longer than that gets one of its own."""
+    row_tokens: int | None = None
+    """Packed rows are filled up to the longest example, and to this at least: for attention that costs a row's length squared.
+    None for attention that does not: one row a micro-batch, in which nothing is padded."""
+    multiple: int = 1
+    """Packed rows are padded to a multiple of this, so that there are few shapes to compile for."""
 
 
 def pack_rows(lengths: Sequence[int], capacity: int) -> list[Row]:

@@ -43,7 +43,7 @@ def prepare(
     loaded = load_examples(settings, source)
     encoder = Encoder(tokenizer, format=settings.format, max_length=settings.max_length, overflow=settings.overflow)
     train = encode_all(encoder, loaded.train, completions)
-    validation = encode_all(encoder, loaded.validation, completions)
+    validation = encode_all(encoder, loaded.validation, completions, first_key=len(loaded.train))
     report = encoder.report
     where = f"dataset={settings.name}" + (f" dataset.path={settings.path}" if settings.path else "")
     check_dropped(report.dropped, total=len(loaded.train) + len(loaded.validation), limit=settings.max_dropped, where=where)
@@ -61,14 +61,14 @@ def prepare(
         "train": len(train),
         "validation": len(validation),
     }
-    texts = [loaded.validation[example.key] for example in validation]
+    texts = [loaded.validation[example.key - len(loaded.train)] for example in validation]
     return PreparedData(train=train, validation=validation, validation_texts=texts, encoder=encoder, counts=counts)
 
 
-def encode_all(encoder: Encoder, examples: Sequence[PreferenceExample], completions: int) -> list[EncodedExample]:
-    """The examples that can be used, each with its first `completions` completions; keys are positions in `examples`."""
+def encode_all(encoder: Encoder, examples: Sequence[PreferenceExample], completions: int, *, first_key: int = 0) -> list[EncodedExample]:
+    """The examples that can be used, each with its first `completions` completions; keys count all of `examples`."""
     encoded: list[EncodedExample] = []
-    for key, example in enumerate(examples):
+    for key, example in enumerate(examples, start=first_key):
         if len(example.completions) < completions:
             encoder.report.dropped["no_rejected"] += 1
             continue

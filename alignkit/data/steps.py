@@ -9,9 +9,10 @@ from typing import final
 import torch
 from torch.utils.data import Dataset
 
-from alignkit.batches import Layout, StepBatch
+from alignkit.batches import StepBatch
 from alignkit.data.collate import micro_batches
 from alignkit.data.examples import EncodedExample
+from alignkit.data.packing import Packing
 
 
 @final
@@ -29,9 +30,7 @@ class Steps(Dataset[StepBatch]):
         pairs: int,
         steps: int,
         seed: int,
-        layout: Layout,
-        tokens: int,
-        row_tokens: int,
+        packing: Packing,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
@@ -39,9 +38,7 @@ class Steps(Dataset[StepBatch]):
         self.pairs = min(pairs, len(examples))
         self.steps = steps
         self.seed = seed
-        self.layout: Layout = layout
-        self.tokens = tokens
-        self.row_tokens = row_tokens
+        self.packing = packing
         self.rank = rank
         self.ranks = ranks
 
@@ -57,7 +54,7 @@ class Steps(Dataset[StepBatch]):
             raise IndexError(step)
         chosen = [self.examples[index] for index in self.global_batch(step)]
         mine = chosen[self.rank :: self.ranks]
-        batches = micro_batches(mine, layout=self.layout, tokens=self.tokens, row_tokens=self.row_tokens)
+        batches = micro_batches(mine, self.packing)
         return StepBatch(
             micro_batches=batches,
             global_examples=len(chosen),

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Self, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from alignkit.batches import Layout, PackedBatch
 from alignkit.errors import UserError
 from alignkit.logps import TokenScores, token_scores
 from alignkit.models.attention import additive_mask, why_not_packed
+from alignkit.models.flex_attention import block_mask
+from alignkit.models.packed_attention import Attention, use_attention
+from alignkit.models.tiled_attention import tile_table
 
 
 @final
@@ -27,6 +34,8 @@ class Backbone(nn.Module):
         super().__init__()
         self.lm = lm
         self.lm.eval()
+        self.attention: Attention = "dense"
+        """How packed rows attend."""
         if self.lm.get_output_embeddings() is None:
             raise UserError(f"model.path = {lm.name_or_path!r}: a {type(lm).__name__} has no output embedding; a causal LM is needed.")
 
@@ -55,10 +64,44 @@ class Backbone(nn.Module):
         """`packed` where it is wanted and possible, else `rows`."""
         return "packed" if wanted == "packed" and self.why_not_packed() is None else "rows"
 
+    def use_attention(self, wanted: str, device: str) -> Self:
+        """Attend in packed rows as `wanted` (`auto`, `tiles`, `flex`, `dense`) on `device` (`cpu`, `cuda`).
+
+        Raises:
+            UserError: when the model or the device cannot.
+        """
+        self.attention = use_attention(self.lm, wanted, device)
+        return self
+
+    def layers(self) -> list[nn.Module]:
+        """The layers of the trunk, each a function of a hidden state."""
+        return [module for module in self.lm.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+    def checkpoint_activations(self) -> Self:
+        """Keep only each layer's input for the backward pass, which computes the layer again.
+
+        Not by `lm.gradient_checkpointing_enable()`: that works in training mode only, where dropout is on.
+
+        Raises:
+            UserError: when the model's layers cannot be told apart.
+        """
+        if not self.layers():
+            kind = type(self.lm).__name__
+            raise UserError(f"model.checkpointing = 'full': the layers of a {kind} are not known. Type model.checkpointing=off.")
+        for layer in self.layers():
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+        return self
+
+    def compile_layers(self, backend: str = "inductor") -> Self:
+        """Compile each layer for sequences of any length; equal layers share the compiled code."""
+        for layer in self.layers():
+            layer.compile(dynamic=True, backend=backend)
+        return self
+
     def hidden_states(self, batch: PackedBatch) -> Tensor:
         """[R * T, D], after the final norm: what the output embedding and the heads read."""
         if batch.layout == "packed":
-            mask = additive_mask(batch, self._activation_dtype(batch.input_ids.device.type))
+            mask = self._mask(batch)
             output = self.decoder(input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position_ids, use_cache=False)
         else:
             # Rows start at position 0 and are padded on the right, which is what every model assumes by itself.
@@ -72,6 +115,15 @@ class Backbone(nn.Module):
         head = self.lm.get_output_embeddings()
         states = hidden.index_select(0, batch.predictor_index)
         return token_scores(states, head.weight, getattr(head, "bias", None), batch.target_ids)
+
+    def _mask(self, batch: PackedBatch) -> Tensor | BlockMask:
+        match self.attention:
+            case "tiles":
+                return tile_table(batch)
+            case "flex":
+                return block_mask(batch)
+            case "dense":
+                return additive_mask(batch, self._activation_dtype(batch.input_ids.device.type))
 
     def _activation_dtype(self, device: str) -> torch.dtype:
         return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.lm.dtype

@@ -59,9 +59,9 @@ class Heads(nn.ModuleDict):
         assert isinstance(head, RewardHead)
         return head
 
-    def scores(self, name: str, hidden: Tensor, terminal_index: Tensor) -> Tensor:
-        """Scores [C] of one head; `hidden` is [R * T, D], `terminal_index` [C] says where completions end."""
-        scores: Tensor = self.head(name)(hidden.index_select(0, terminal_index))
+    def scores(self, name: str, states: Tensor) -> Tensor:
+        """Scores [C] of one head, from the hidden states [C, D] where completions end."""
+        scores: Tensor = self.head(name)(states)
         return scores
 
 

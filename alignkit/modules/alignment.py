@@ -35,6 +35,8 @@ from alignkit.metrics import (
 )
 from alignkit.models.backbone import Backbone
 from alignkit.models.heads import Heads
+from alignkit.models.reference import Reference
+from alignkit.models.terminal_states import TerminalStates, TrunkStates
 from alignkit.modules.counted_means import CountedMeans
 from alignkit.optim import build_optimizer, build_schedule
 from alignkit.optimizer_settings import OptimizerSettings, ScheduleSettings
@@ -62,8 +64,10 @@ class Parts:
     backbone: Backbone
     heads: Heads
     """Empty where the objective reads none."""
-    reference: Backbone | None
+    reference: Reference | None
     """Frozen; None where the objective needs none."""
+    states: TerminalStates | None = None
+    """What heads read of a frozen trunk that is not run; None runs it."""
 
 
 @final
@@ -100,6 +104,7 @@ class AlignmentModule(LightningModule, ABC):
         self.backbone = parts.backbone
         self.heads = parts.heads
         self.reference = parts.reference
+        self.states = parts.states or TrunkStates(parts.backbone)
         self.recipe = recipe
         self.train_means = CountedMeans((LOSS, *metric_names))
         self.validation_means = CountedMeans((LOSS, *metric_names))
@@ -175,8 +180,7 @@ class AlignmentModule(LightningModule, ABC):
         checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if not key.startswith("reference.")}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.reference is not None:
-            checkpoint["state_dict"] |= {f"reference.{key}": value for key, value in self.reference.state_dict().items()}
+        checkpoint["state_dict"] |= {key: value for key, value in self.state_dict().items() if key.startswith("reference.")}
 
     def _clip(self) -> float:
         """Clip the gradient and refuse one that is not finite, before it can reach the weights."""

@@ -8,11 +8,11 @@ from typing import final
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from alignkit.batches import Layout, PackedBatch, StepBatch
+from alignkit.batches import PackedBatch, StepBatch
 from alignkit.data.collate import micro_batches
 from alignkit.data.examples import EncodedExample
+from alignkit.data.packing import Packing
 from alignkit.data.steps import Steps
-from alignkit.settings import BatchSettings
 
 
 @final
@@ -24,16 +24,14 @@ class PreferenceDataModule(LightningDataModule):
         *,
         train: Sequence[EncodedExample],
         validation: Sequence[EncodedExample],
-        batch: BatchSettings,
-        layout: Layout,
+        pairs: int,
+        packing: Packing,
         steps: int,
         seed: int,
     ) -> None:
         super().__init__()
-        self.steps = Steps(
-            train, pairs=batch.pairs, steps=steps, seed=seed, layout=layout, tokens=batch.tokens, row_tokens=batch.row_tokens
-        )
-        self.validation_batches = micro_batches(validation, layout=layout, tokens=batch.tokens, row_tokens=batch.row_tokens)
+        self.steps = Steps(train, pairs=pairs, steps=steps, seed=seed, packing=packing)
+        self.validation_batches = micro_batches(validation, packing)
 
     def train_dataloader(self) -> DataLoader[StepBatch]:
         return DataLoader(self.steps, batch_size=None, shuffle=False)

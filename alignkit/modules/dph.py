@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, final
 
-import torch
+from torch import Tensor
 
 from alignkit.batches import PackedBatch
 from alignkit.losses.cdpo import CDPO
 from alignkit.losses.families import PairRewardsLoss
+from alignkit.losses.outputs import PairwiseOutput
 from alignkit.metrics import DPO_LOSS, HEAD_LOSS
+from alignkit.models.terminal_states import terminal_states
 from alignkit.modules.alignment import AlignmentModule, Objective, Parts, Recipe
 from alignkit.modules.pairs import IMPLICIT_REWARD_NAMES, LOGP_NAMES, REWARD_NAMES, logp_metrics, pair_logps, pair_rewards, reward_metrics
 from alignkit.settings import HeadSettings, JointSettings
@@ -38,16 +40,18 @@ class DPHModule(AlignmentModule):
         return {} if self.cdpo is None else {DPO_LOSS: self.cdpo.value_at_reference()}
 
     def objective(self, batch: PackedBatch) -> Objective:
-        hidden = self.backbone.hidden_states(batch)
-        head = self.loss(pair_rewards(self.heads.scores(self.head_name, hidden, batch.terminal_index), batch))
-        metrics = reward_metrics(head)
         if self.cdpo is None:
-            return Objective(losses=head.losses, metrics=metrics)
+            head = self._head_output(self.states(batch), batch)
+            return Objective(losses=head.losses, metrics=reward_metrics(head))
         assert self.reference is not None
-        with torch.no_grad():
-            reference = pair_logps(self.reference, self.reference.hidden_states(batch), batch)
-        policy = pair_logps(self.backbone, hidden, batch)
+        reference = pair_logps(self.reference.token_logps(batch), batch)
+        hidden = self.backbone.hidden_states(batch)
+        head = self._head_output(terminal_states(hidden, batch), batch)
+        policy = pair_logps(self.backbone.token_scores(hidden, batch).logps, batch)
         joint = self.cdpo(policy, reference)
         parts = {HEAD_LOSS: head.losses.detach(), DPO_LOSS: joint.losses.detach()}
-        metrics = {**metrics, **reward_metrics(joint, IMPLICIT_REWARD_NAMES), **logp_metrics(policy), **parts}
+        metrics = {**reward_metrics(head), **reward_metrics(joint, IMPLICIT_REWARD_NAMES), **logp_metrics(policy), **parts}
         return Objective(losses=head.losses + self.dpo_weight * joint.losses, metrics=metrics)
+
+    def _head_output(self, states: Tensor, batch: PackedBatch) -> PairwiseOutput:
+        return self.loss(pair_rewards(self.heads.scores(self.head_name, states), batch))

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, final
 
-import torch
-
 from alignkit.batches import PackedBatch
 from alignkit.losses.families import PairLogpsLoss
 from alignkit.metrics import LOSS
+from alignkit.models.reference import backbone_logps
 from alignkit.modules.alignment import AlignmentModule, Objective, Parts, Recipe
 from alignkit.modules.pairs import LOGP_NAMES, REWARD_NAMES, logp_metrics, pair_logps, reward_metrics
 
 
 @final
 class DPOModule(AlignmentModule):
-    """Trains the trunk on pairs against a frozen reference that runs the same code in the same precision."""
+    """Trains the trunk on pairs against a frozen reference whose log-probs come from the same code in the same precision."""
 
     uses_reference: ClassVar[bool] = True
 
@@ -29,8 +28,7 @@ class DPOModule(AlignmentModule):
 
     def objective(self, batch: PackedBatch) -> Objective:
         assert self.reference is not None
-        with torch.no_grad():
-            reference = pair_logps(self.reference, self.reference.hidden_states(batch), batch)
-        policy = pair_logps(self.backbone, self.backbone.hidden_states(batch), batch)
+        reference = pair_logps(self.reference.token_logps(batch), batch)
+        policy = pair_logps(backbone_logps(self.backbone, batch), batch)
         output = self.loss(policy, reference)
         return Objective(losses=output.losses, metrics={**reward_metrics(output), **logp_metrics(policy)})

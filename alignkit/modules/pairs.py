@@ -21,16 +21,14 @@ from alignkit.metrics import (
     REJECTED_LOGPS,
     REJECTED_REWARDS,
 )
-from alignkit.models.backbone import Backbone
 
 REWARD_NAMES = (CHOSEN_REWARDS, REJECTED_REWARDS, MARGINS, ACCURACIES)
 IMPLICIT_REWARD_NAMES = (IMPLICIT_CHOSEN_REWARDS, IMPLICIT_REJECTED_REWARDS, IMPLICIT_MARGINS, IMPLICIT_ACCURACIES)
 LOGP_NAMES = (CHOSEN_LOGPS, REJECTED_LOGPS)
 
 
-def pair_logps(backbone: Backbone, hidden: Tensor, batch: PackedBatch) -> PairLogps:
-    """Summed log-probs of both sides of each pair; `hidden` [R * T, D] comes from the same backbone and batch."""
-    token_logps = backbone.token_scores(hidden, batch).logps
+def pair_logps(token_logps: Tensor, batch: PackedBatch) -> PairLogps:
+    """Summed log-probs of both sides of each pair, from those [N] of the batch's completion tokens."""
     logps = completion_sums(token_logps, batch.completion_index, batch.completions).view(-1, 2)
     tokens = completion_lengths(batch.completion_index, batch.completions).view(-1, 2)
     return PairLogps(chosen=logps[:, 0], rejected=logps[:, 1], chosen_tokens=tokens[:, 0], rejected_tokens=tokens[:, 1])

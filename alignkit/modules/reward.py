@@ -23,6 +23,6 @@ class RewardModule(AlignmentModule):
         self.head_name = head.name
 
     def objective(self, batch: PackedBatch) -> Objective:
-        scores = self.heads.scores(self.head_name, self.backbone.hidden_states(batch), batch.terminal_index)
+        scores = self.heads.scores(self.head_name, self.states(batch))
         output = self.loss(pair_rewards(scores, batch))
         return Objective(losses=output.losses, metrics=reward_metrics(output))

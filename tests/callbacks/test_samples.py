@@ -68,13 +68,13 @@ def test_each_validation_writes_policy_and_reference_side_by_side(
     module = module_factory(objective_name, lm_factory("llama"), steps=4)
     start = frozen_copy(module.backbone)
     samples = Samples(run, PROMPTS, continuation)
+    samples.remember(start)
     fit(module, examples_factory(8), validation=examples_factory(2), validate_every=2, callbacks=[samples])
     rows = list(read_jsonl(run.samples))
     assert [row["step"] for row in rows] == [2] * 4 + [4] * 4
     assert [row["prompt"] for row in rows[:4]] == ["w5 w6 w7", "w8", "w9 w10 w11 w12 w13 w14", "w3 w4"]
     assert [row["policy"] for row in rows[4:]] == continuation(module.backbone, PROMPTS)
-    if module.reference is not None:
-        assert [row["reference"] for row in rows] == continuation(start, PROMPTS) * 2
+    assert [row["reference"] for row in rows] == continuation(start, PROMPTS) * 2
     assert [row["policy"] for row in rows[4:]] != [row["reference"] for row in rows[4:]]
     assert module.backbone.lm.training is False
 
@@ -86,6 +86,7 @@ def test_without_a_reference_the_column_is_the_policy_before_its_first_update(
     module = module_factory("con_dph", lm_factory("llama"), steps=4)
     start = frozen_copy(module.backbone)
     samples = Samples(run, PROMPTS, continuation)
+    samples.remember(module.backbone)
     # as `assembly.train` does: validation before the first step, with the same callback
     before = Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, inference_mode=False, callbacks=[samples]

@@ -13,6 +13,7 @@ from lightning.fabric.utilities import move_data_to_device
 from alignkit.batches import PackedBatch, StepBatch
 from alignkit.data.collate import collate, micro_batches
 from alignkit.data.examples import EncodedExample
+from alignkit.data.packing import Packing
 
 INT64 = ("input_ids", "position_ids", "predictor_index", "target_ids", "completion_index", "terminal_index", "example_index")
 INT32 = ("example_ids", "branch_ids")
@@ -105,7 +106,7 @@ def test_neighbours_in_a_row_keep_apart_and_the_second_row_is_padded():
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(examples=example_lists(), tokens=st.integers(1, 80), row_tokens=st.integers(1, 40))
 def test_micro_batches_hold_every_example_once_and_whole(layout, examples, tokens, row_tokens):
-    batches = micro_batches(examples, layout=layout, tokens=tokens, row_tokens=row_tokens)
+    batches = micro_batches(examples, Packing(layout=layout, tokens=tokens, row_tokens=row_tokens))
     back = [(key, *parts) for batch in batches for key, parts in read_back(batch).items()]
     assert sorted(back) == [(e.key, e.prompt_ids, list(e.completion_ids)) for e in examples]
     margins = {key: margin for batch in batches for key, margin in zip(batch.example_keys, batch.margins, strict=True)}
@@ -116,14 +117,14 @@ def test_micro_batches_hold_every_example_once_and_whole(layout, examples, token
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(examples=example_lists(), tokens=st.integers(1, 80), row_tokens=st.integers(1, 40))
 def test_only_a_single_long_example_exceeds_the_tokens_of_a_micro_batch(layout, examples, tokens, row_tokens):
-    for batch in micro_batches(examples, layout=layout, tokens=tokens, row_tokens=row_tokens):
+    for batch in micro_batches(examples, Packing(layout=layout, tokens=tokens, row_tokens=row_tokens)):
         assert batch.input_ids.numel() <= tokens or batch.examples == 1
 
 
 def test_one_outlier_does_not_make_the_other_micro_batches_as_large():
     # 300 tokens once, and twenty examples of 20: micro-batches of 100 hold five of these
     examples = [example(n, (3,) * (298 if n == 0 else 18), (4,), (5,)) for n in range(21)]
-    batches = micro_batches(examples, layout="packed", tokens=100, row_tokens=50)
+    batches = micro_batches(examples, Packing(layout="packed", tokens=100, row_tokens=50))
     assert sorted(batch.input_ids.numel() for batch in batches)[-2] <= 100
 
 
@@ -131,21 +132,21 @@ def test_one_outlier_does_not_make_the_other_micro_batches_as_large():
 @given(examples=example_lists(), tokens=st.integers(1, 80), row_tokens=st.integers(1, 40))
 def test_packed_rows_are_no_longer_than_row_tokens_or_the_longest_example(examples, tokens, row_tokens):
     longest = max(example.packed_tokens for example in examples)
-    for batch in micro_batches(examples, layout="packed", tokens=tokens, row_tokens=row_tokens):
+    for batch in micro_batches(examples, Packing(layout="packed", tokens=tokens, row_tokens=row_tokens)):
         assert (batch.example_ids >= 0).sum(1).max() <= max(row_tokens, longest)
 
 
 def test_one_outlier_does_not_make_the_other_rows_longer():
     # a row twice as long costs four times the attention; 300 tokens fit into no micro-batch, so nothing is won by longer rows
     examples = [example(n, (3,) * (298 if n == 0 else 18), (4,), (5,)) for n in range(21)]
-    batches = micro_batches(examples, layout="packed", tokens=100, row_tokens=50)
+    batches = micro_batches(examples, Packing(layout="packed", tokens=100, row_tokens=50))
     assert sorted(batch.input_ids.shape[1] for batch in batches)[:-1] == [40] * (len(batches) - 1)
 
 
 def test_a_row_that_is_as_long_as_the_longest_example_anyway_is_filled_up():
     # 6 tokens, and two of 3 that would fit into no row of 4 together
     long, *short = example(0, (3, 4), (5, 2), (6, 2)), example(1, (3,), (4,), (5,)), example(2, (6,), (7,), (8,))
-    (batch,) = micro_batches([long, *short], layout="packed", tokens=100, row_tokens=4)
+    (batch,) = micro_batches([long, *short], Packing(layout="packed", tokens=100, row_tokens=4))
     assert batch.input_ids.shape == (2, 6)
 
 
@@ -153,7 +154,7 @@ def test_a_row_that_is_as_long_as_the_longest_example_anyway_is_filled_up():
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(examples=example_lists())
 def test_predictors_stand_one_position_before_their_targets_in_the_prompt_or_the_same_completion(layout, examples):
-    for batch in micro_batches(examples, layout=layout, tokens=60, row_tokens=30):
+    for batch in micro_batches(examples, Packing(layout=layout, tokens=60, row_tokens=30)):
         ids, position = batch.input_ids.flatten(), batch.position_ids.flatten()
         owner, branch = batch.example_ids.flatten(), batch.branch_ids.flatten()
         lengths = {c: int((batch.completion_index == c).sum()) for c in range(batch.completions)}
@@ -207,7 +208,7 @@ def test_tensors_have_the_documented_types_and_none_is_a_float(layout):
 
 @pytest.mark.parametrize("layout", ["packed", "rows"])
 def test_a_step_survives_lightnings_way_to_the_device(layout):
-    batches = micro_batches([PAIR, example(8, (12,), (22,), (32, 33))], layout=layout, tokens=8, row_tokens=8)
+    batches = micro_batches([PAIR, example(8, (12,), (22,), (32, 33))], Packing(layout=layout, tokens=8, row_tokens=8))
     step = StepBatch(micro_batches=batches, global_examples=2, global_tokens=6, tokens=9, filled=9)
     assert len(batches) == 2
     here = move_data_to_device(step, torch.device("cpu"))

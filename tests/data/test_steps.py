@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from alignkit.batches import StepBatch
 from alignkit.data.examples import EncodedExample
+from alignkit.data.packing import Packing
 from alignkit.data.steps import Steps
 
 COUNTS = {"count": st.integers(1, 23), "pairs": st.integers(1, 9), "seed": st.integers(0, 2**32 - 1)}
@@ -22,7 +23,8 @@ def numbered(count: int) -> list[EncodedExample]:
 
 
 def build(count: int = 10, *, pairs: int = 4, steps: int = 100, seed: int = 0, rank: int = 0, ranks: int = 1) -> Steps:
-    return Steps(numbered(count), pairs=pairs, steps=steps, seed=seed, layout="packed", tokens=40, row_tokens=20, rank=rank, ranks=ranks)
+    packing = Packing(layout="packed", tokens=40, row_tokens=20)
+    return Steps(numbered(count), pairs=pairs, steps=steps, seed=seed, packing=packing, rank=rank, ranks=ranks)
 
 
 def keys(step: StepBatch) -> list[int]:

@@ -12,6 +12,7 @@ from transformers import AutoConfig
 from alignkit.batches import PackedBatch
 from alignkit.data.collate import collate, micro_batches
 from alignkit.data.examples import EncodedExample
+from alignkit.data.packing import Packing
 from alignkit.models.attention import additive_mask, visibility, why_not_packed
 from alignkit.models.backbone import Backbone
 
@@ -35,7 +36,7 @@ def sees(batch: PackedBatch, row: int, query: int, key: int) -> bool:
 @settings(derandomize=True, deadline=None, max_examples=40)
 @given(parts=EXAMPLES)
 def test_visibility_is_its_definition(layout, parts):
-    for batch in micro_batches(encoded(parts), layout=layout, tokens=60, row_tokens=20):
+    for batch in micro_batches(encoded(parts), Packing(layout=layout, tokens=60, row_tokens=20)):
         rows, tokens = batch.input_ids.shape
         expected = [[[sees(batch, r, q, k) for k in range(tokens)] for q in range(tokens)] for r in range(rows)]
         assert visibility(batch).tolist() == expected

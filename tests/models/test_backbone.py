@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from alignkit.data.collate import collate, micro_batches
+from alignkit.data.packing import Packing
 from alignkit.logps import completion_sums
 from alignkit.models.backbone import Backbone
 
@@ -33,8 +34,8 @@ def test_packed_equals_rows_in_log_probs_terminal_states_and_gradients(architect
     assert backbone.why_not_packed() is None
     examples = [*examples_factory(5, completions=2), *examples_factory(2, completions=3, seed=1)]
     examples = [type(e)(key=k, prompt_ids=e.prompt_ids, completion_ids=e.completion_ids) for k, e in enumerate(examples)]
-    packed = run(backbone, micro_batches(examples, layout="packed", tokens=160, row_tokens=80))
-    rows = run(backbone, micro_batches(examples, layout="rows", tokens=100, row_tokens=80))
+    packed = run(backbone, micro_batches(examples, Packing(layout="packed", tokens=160, row_tokens=80)))
+    rows = run(backbone, micro_batches(examples, Packing(layout="rows", tokens=100, row_tokens=80)))
     assert (packed[0] - rows[0]).abs().max() < 1e-5
     assert (packed[1] - rows[1]).abs().max() < 1e-5
     assert packed[2].keys() == rows[2].keys()
@@ -77,7 +78,7 @@ def test_what_cannot_be_packed_is_laid_out_in_rows_and_computes_what_the_model_c
     backbone = Backbone(lm_factory(name))
     assert why in (backbone.why_not_packed() or "")
     assert backbone.layout("packed") == "rows"
-    (batch,) = micro_batches(examples_factory(3), layout="rows", tokens=10_000, row_tokens=1)
+    (batch,) = micro_batches(examples_factory(3), Packing(layout="rows", tokens=10_000, row_tokens=1))
     ours = backbone.token_scores(backbone.hidden_states(batch), batch).logps.detach()
     examples = {example.key: example for example in examples_factory(3)}
     plain = []
@@ -98,7 +99,7 @@ def test_dropout_is_off_while_training_even_where_it_is_a_function_call(lm_facto
 @pytest.mark.parametrize("layout", ["packed", "rows"])
 def test_autocast_keeps_log_probs_float32_and_near(layout, lm_factory, examples_factory):
     backbone = Backbone(lm_factory("llama"))
-    (batch,) = micro_batches(examples_factory(4), layout=layout, tokens=10_000, row_tokens=200)
+    (batch,) = micro_batches(examples_factory(4), Packing(layout=layout, tokens=10_000, row_tokens=200))
     exact = backbone.token_scores(backbone.hidden_states(batch), batch).logps
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = backbone.token_scores(backbone.hidden_states(batch), batch).logps

@@ -15,6 +15,7 @@ from alignkit.errors import UserError
 from alignkit.models.backbone import Backbone
 from alignkit.models.export import load_aligned, save_heads, save_model
 from alignkit.models.heads import Heads
+from alignkit.models.terminal_states import TrunkStates
 from alignkit.run_dir import RunDir
 from alignkit.settings import HeadSettings
 
@@ -60,8 +61,8 @@ def test_heads_come_back_with_the_same_scores(architecture, saved, examples_fact
     batch = collate([examples_factory(3)], "packed")
     assert set(aligned.heads) == {"helpful", "harmless"}
     for name in heads:
-        expected = heads.scores(name, backbone.hidden_states(batch), batch.terminal_index)
-        assert torch.equal(aligned.heads.scores(name, aligned.backbone.hidden_states(batch), batch.terminal_index), expected)
+        expected = heads.scores(name, TrunkStates(backbone)(batch))
+        assert torch.equal(aligned.heads.scores(name, TrunkStates(aligned.backbone)(batch)), expected)
         assert aligned.heads.head(name).settings == heads.head(name).settings
     assert not aligned.heads.training
     assert not aligned.backbone.training

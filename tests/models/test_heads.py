@@ -13,6 +13,7 @@ from alignkit.data.examples import EncodedExample
 from alignkit.errors import UserError
 from alignkit.models.backbone import Backbone
 from alignkit.models.heads import Heads, RewardHead
+from alignkit.models.terminal_states import TrunkStates
 from alignkit.settings import HeadSettings
 
 WIDTH = 6
@@ -128,10 +129,10 @@ def test_scores_are_float32_under_bf16_autocast_and_with_bf16_weights(pooler):
 def test_several_named_heads_read_one_trunk():
     torch.manual_seed(0)
     heads = Heads(WIDTH, {"helpful": settings("bert", name="helpful"), "harmless": settings(name="harmless")})
-    hidden, ends = torch.randn(9, WIDTH), torch.tensor([7, 2])
+    hidden = torch.randn(9, WIDTH)
     for name in ("helpful", "harmless"):
-        assert torch.equal(heads.scores(name, hidden, ends), heads.head(name)(hidden[[7, 2]]))
-    assert not torch.allclose(heads.scores("helpful", hidden, ends), heads.scores("harmless", hidden, ends))
+        assert torch.equal(heads.scores(name, hidden), heads.head(name)(hidden))
+    assert not torch.allclose(heads.scores("helpful", hidden), heads.scores("harmless", hidden))
     assert {key.split(".")[0] for key in heads.state_dict()} == {"helpful", "harmless"}
 
 
@@ -149,7 +150,7 @@ def trunk(lm_factory) -> Backbone:
 def scores_of(trunk: Backbone, batch) -> Tensor:
     torch.manual_seed(0)
     heads = Heads(trunk.hidden_width, {"dph": settings("bert")})
-    return heads.scores("dph", trunk.hidden_states(batch), batch.terminal_index)
+    return heads.scores("dph", TrunkStates(trunk)(batch))
 
 
 @pytest.mark.parametrize("layout", ["packed", "rows"])

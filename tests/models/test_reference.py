@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from alignkit.caches.quantities import TOKEN_LOGPS
 from alignkit.models.backbone import Backbone
-from alignkit.models.reference import fingerprint, freeze, frozen_copy
+from alignkit.models.reference import CachedReference, fingerprint, freeze, frozen_copy
+from alignkit.modules.alignment import AlignmentModule
 
 
 def test_equal_weights_have_equal_fingerprints(architecture, lm_factory):
@@ -64,10 +66,10 @@ def test_the_copy_shares_no_memory_with_the_policy_and_leaves_it_trainable(lm_fa
 
 def test_the_reference_does_not_move_while_the_policy_trains(lm_factory, examples_factory, module_factory, fit):
     module = module_factory("dpo", lm_factory("llama"))
-    before = fingerprint(module.reference)
+    before = fingerprint(module.reference.backbone)
     assert fingerprint(module.backbone) == before
     fit(module, examples_factory(8))
-    assert fingerprint(module.reference) == before
+    assert fingerprint(module.reference.backbone) == before
     assert fingerprint(module.backbone) != before
 
 
@@ -86,10 +88,32 @@ def test_a_checkpoint_loads_beside_a_reference_built_from_its_own_source(lm_fact
     trained = module_factory("dpo", lm_factory("llama"))
     fit(trained, examples_factory(8)).save_checkpoint(tmp_path / "last.ckpt")
     module = module_factory("dpo", lm_factory("llama"))
-    reference = fingerprint(module.reference)
+    reference = fingerprint(module.reference.backbone)
     # what `Trainer.fit(ckpt_path=...)` does
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=False)
     module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
     assert fingerprint(module.backbone) == fingerprint(trained.backbone)
-    assert fingerprint(module.reference) == reference
+    assert fingerprint(module.reference.backbone) == reference
+
+
+def test_cached_log_probs_are_not_in_the_checkpoint_and_a_checkpoint_loads_beside_them(
+    lm_factory, examples_factory, module_factory, fit, asked, tmp_path
+):
+    examples = examples_factory(8)
+
+    def build() -> AlignmentModule:
+        module = module_factory("dpo", lm_factory("llama"))
+        del module.reference
+        module.reference = CachedReference(module.backbone)
+        module.reference.load(asked(TOKEN_LOGPS, module.backbone, examples))
+        return module
+
+    trained = build()
+    fit(trained, examples).save_checkpoint(tmp_path / "last.ckpt")
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=False)
+    assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {"backbone"}
+    module = build()
+    module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
+    assert fingerprint(module.backbone) == fingerprint(trained.backbone)

@@ -14,10 +14,10 @@ from alignkit.batches import PackedBatch, StepBatch
 from alignkit.callbacks.metrics_log import MetricsLog
 from alignkit.data.collate import collate, micro_batches
 from alignkit.data.examples import EncodedExample
+from alignkit.data.packing import Packing
 from alignkit.errors import DivergedError
 from alignkit.metrics import GRADIENT_NORM, LEARNING_RATE, LOSS, PADDING_FRACTION, TOKENS_PER_SECOND
-from alignkit.models.backbone import Backbone
-from alignkit.models.reference import fingerprint
+from alignkit.models.reference import LiveReference, fingerprint
 from alignkit.modules.alignment import AlignmentModule
 from alignkit.optimizer_settings import LaPropSettings, RMSpropSettings, ScheduleSettings
 from alignkit.run_dir import RunDir, read_jsonl
@@ -61,9 +61,9 @@ def test_eight_examples_give_one_loss_and_gradient_however_they_are_cut_and_pack
         "four micro-batches": [collate([examples[n : n + 2]], "packed") for n in (0, 2, 4, 6)],
         "one row": [collate([shuffled], "packed")],
         "three uneven rows": [collate([shuffled[:1], shuffled[1:6], shuffled[6:]], "packed")],
-        "packed by length": micro_batches(shuffled, layout="packed", tokens=60, row_tokens=40),
-        "rows": micro_batches(examples, layout="rows", tokens=10_000, row_tokens=10_000),
-        "rows in small micro-batches": micro_batches(shuffled, layout="rows", tokens=50, row_tokens=10),
+        "packed by length": micro_batches(shuffled, Packing(layout="packed", tokens=60, row_tokens=40)),
+        "rows": micro_batches(examples, Packing(layout="rows", tokens=10_000, row_tokens=10_000)),
+        "rows in small micro-batches": micro_batches(shuffled, Packing(layout="rows", tokens=50, row_tokens=10)),
     }
     for seed in range(3):
         cuts[f"random {seed}"] = random_cut(examples, seed)
@@ -102,7 +102,7 @@ def trained(objective: str, name: str) -> bool:
 def test_the_loss_of_sft_is_the_mean_over_tokens_and_not_over_completions(lm_factory, module_factory):
     module = module_factory("sft", lm_factory("gpt2", dtype=torch.float64))
     examples = [EncodedExample(key=n, prompt_ids=(3,), completion_ids=(ids,)) for n, ids in enumerate([(4, 2), (5, 6, 7, 8, 9, 2)])]
-    loss, _ = loss_and_gradients(module, step_of(micro_batches(examples, layout="packed", tokens=8, row_tokens=8), examples))
+    loss, _ = loss_and_gradients(module, step_of(micro_batches(examples, Packing(layout="packed", tokens=8, row_tokens=8)), examples))
     sums = []
     for example in examples:
         ids = torch.tensor([[*example.prompt_ids, *example.completion_ids[0]]])
@@ -175,7 +175,7 @@ def test_the_trunk_stays_in_evaluation_mode_through_training_and_validation(lm_f
     original = module.objective
 
     def spy(batch: PackedBatch):
-        modes.append((module.training, module.heads.training, module.backbone.lm.training, module.reference.lm.training))
+        modes.append((module.training, module.heads.training, module.backbone.lm.training, module.reference.backbone.lm.training))
         return original(batch)
 
     module.objective = spy
@@ -360,5 +360,5 @@ def test_backbones_and_heads_are_the_only_weights_that_are_trained(lm_factory, m
     optimizer = module.configure_optimizers()["optimizer"]
     ours = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     assert ours == {id(parameter) for part in (module.backbone, module.heads) for parameter in part.parameters()}
-    assert isinstance(module.reference, Backbone)
+    assert isinstance(module.reference, LiveReference)
     assert not ours & {id(parameter) for parameter in module.reference.parameters()}

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from alignkit.data.collate import micro_batches
 from alignkit.data.examples import EncodedExample
+from alignkit.data.packing import Packing
 from alignkit.models.backbone import Backbone
 from alignkit.modules.alignment import AlignmentModule
 
@@ -64,7 +65,7 @@ def test_the_loss_is_the_heads_plus_the_weighted_cdpo(layout, objective_name, lm
     examples = {example.key: example for example in examples_factory(5)}
     joint = objective_name.startswith("joint_")
     with torch.no_grad():
-        (batch,) = micro_batches(list(examples.values()), layout=layout, tokens=10_000, row_tokens=60)
+        (batch,) = micro_batches(list(examples.values()), Packing(layout=layout, tokens=10_000, row_tokens=60))
         objective = module.objective(batch)
         for row, key in enumerate(batch.example_keys):
             chosen, rejected = (score(module, examples[key], side) for side in (0, 1))
@@ -106,10 +107,10 @@ def test_with_a_joint_term_log_probs_are_computed_for_policy_and_reference(lm_fa
 
     monkeypatch.setattr(Backbone, "token_scores", spy)
     module = module_factory("joint_con_dph", lm_factory("llama"))
-    (batch,) = micro_batches(examples_factory(4), layout="packed", tokens=1000, row_tokens=60)
+    (batch,) = micro_batches(examples_factory(4), Packing(layout="packed", tokens=1000, row_tokens=60))
     module.objective(batch)
     assert len(callers) == 2
-    assert {id(backbone) for backbone in callers} == {id(module.backbone), id(module.reference)}
+    assert {id(backbone) for backbone in callers} == {id(module.backbone), id(module.reference.backbone)}
 
 
 def test_the_trunk_runs_once_for_head_and_log_probs(lm_factory, examples_factory, module_factory, monkeypatch):
@@ -121,13 +122,13 @@ def test_the_trunk_runs_once_for_head_and_log_probs(lm_factory, examples_factory
 
     monkeypatch.setattr(Backbone, "hidden_states", spy)
     module = module_factory("joint_con_dph", lm_factory("llama"))
-    (batch,) = micro_batches(examples_factory(4), layout="packed", tokens=1000, row_tokens=60)
+    (batch,) = micro_batches(examples_factory(4), Packing(layout="packed", tokens=1000, row_tokens=60))
     module.objective(batch)
     assert [backbone is module.backbone for backbone in calls].count(True) == 1
 
 
 def test_each_term_has_its_own_gradient(lm_factory, reference, examples_factory, module_factory):
-    (batch,) = micro_batches(examples_factory(4), layout="packed", tokens=1000, row_tokens=60)
+    (batch,) = micro_batches(examples_factory(4), Packing(layout="packed", tokens=1000, row_tokens=60))
 
     def gradients(objective_name: str) -> dict[str, Tensor]:
         module = module_factory(objective_name, lm_factory("gpt2", dtype=torch.float64), reference=reference)

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from alignkit.data.collate import micro_batches
+from alignkit.data.packing import Packing
 from alignkit.losses.bradley_terry import BradleyTerry
 from alignkit.models.backbone import Backbone
+from alignkit.models.reference import backbone_logps
 from alignkit.modules.pairs import pair_logps, pair_rewards
 
 
@@ -17,8 +19,8 @@ from alignkit.modules.pairs import pair_logps, pair_rewards
 def test_log_probs_and_lengths_of_both_sides_are_the_models_own(layout, lm_factory, examples_factory):
     backbone = Backbone(lm_factory("llama"))
     examples = {example.key: example for example in examples_factory(6)}
-    for batch in micro_batches(list(examples.values()), layout=layout, tokens=60, row_tokens=40):
-        pairs = pair_logps(backbone, backbone.hidden_states(batch), batch)
+    for batch in micro_batches(list(examples.values()), Packing(layout=layout, tokens=60, row_tokens=40)):
+        pairs = pair_logps(backbone_logps(backbone, batch), batch)
         for row, key in enumerate(batch.example_keys):
             for side, (logps, tokens) in enumerate([(pairs.chosen, pairs.chosen_tokens), (pairs.rejected, pairs.rejected_tokens)]):
                 completion = examples[key].completion_ids[side]
@@ -30,7 +32,7 @@ def test_log_probs_and_lengths_of_both_sides_are_the_models_own(layout, lm_facto
 
 def test_rating_gaps_stay_with_their_pairs(examples_factory):
     examples = [dataclasses.replace(example, margin=float(example.key)) for example in examples_factory(6)]
-    batches = micro_batches(examples, layout="packed", tokens=60, row_tokens=40)
+    batches = micro_batches(examples, Packing(layout="packed", tokens=60, row_tokens=40))
     assert [key for batch in batches for key in batch.example_keys] != list(range(6))
     for batch in batches:
         rewards = pair_rewards(torch.arange(2.0 * batch.examples), batch)
@@ -44,7 +46,7 @@ def test_the_reward_loss_subtracts_the_rating_gap_of_each_pair(lm_factory, examp
     module = module_factory("bradley_terry", lm_factory("llama"))
     module.loss = BradleyTerry(use_margin=True, centering=0.01)
     examples = [dataclasses.replace(example, margin=0.5 * example.key) for example in examples_factory(4)]
-    (batch,) = micro_batches(examples, layout="packed", tokens=1000, row_tokens=60)
+    (batch,) = micro_batches(examples, Packing(layout="packed", tokens=1000, row_tokens=60))
     objective = module.objective(batch)
     chosen, rejected = objective.metrics["rewards/chosen"], objective.metrics["rewards/rejected"]
     gaps = torch.tensor([0.5 * key for key in batch.example_keys])

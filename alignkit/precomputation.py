@@ -1,0 +1,116 @@
+"""What is known before the first update and never changes: computed once, before training, with the trainer's device and precision."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import final
+
+from lightning import Trainer
+from lightning.fabric.utilities import move_data_to_device
+from rich.console import Console
+from rich.progress import Progress
+
+from alignkit.assembly import Job, say
+from alignkit.batches import PackedBatch
+from alignkit.caches.digests import function_digest, numeric_mode
+from alignkit.caches.filling import Filled, Filler, Quantity
+from alignkit.caches.place import cache_root, short
+from alignkit.caches.quantities import TERMINAL_STATES, TOKEN_LOGPS
+from alignkit.caches.store import Store
+from alignkit.callbacks.samples import Samples
+from alignkit.data.collate import micro_batches
+from alignkit.data.examples import EncodedExample
+from alignkit.data.steps import Steps
+from alignkit.models.backbone import Backbone
+from alignkit.models.reference import CachedReference, LiveReference
+from alignkit.models.terminal_states import CachedStates
+from alignkit.modules.alignment import AlignmentModule
+from alignkit.run_dir import Scalar
+from alignkit.settings import RunSettings
+
+LARGER = 4
+"""Token positions of a batch that is only looked at, in those of one that is trained on: no activations are kept."""
+
+
+@final
+class Precomputation:
+    """Computes, or finds, what a job looks up instead of computing it in every step. `results` holds the counts."""
+
+    def __init__(self, settings: RunSettings, job: Job, trainer: Trainer) -> None:
+        self.results: dict[str, Scalar] = {}
+        self._settings = settings
+        self._job = job
+        self._trainer = trainer
+        self._device = trainer.strategy.root_device
+        self._examples = [*visited(job.data.steps), *job.inputs.prepared.validation]
+
+    def run(self, samples: Samples) -> None:
+        """The reference's continuations and log-probs, and what heads read of a frozen trunk, as far as the job needs them."""
+        module, models = self._job.module, self._job.models
+        policy = module.backbone.to(self._device)
+        with self._trainer.precision_plugin.forward_context():
+            samples.remember(reference_model(module).to(self._device))
+            if isinstance(module.reference, CachedReference):
+                assert module.reference.backbone is not None
+                assert models.reference_fingerprint is not None
+                filled = self._fill("reference", TOKEN_LOGPS, module.reference.backbone, models.reference_fingerprint)
+                module.reference.load(filled.values)
+                gc.collect()  # transformers' models are in cycles
+            if isinstance(module.states, CachedStates):
+                module.states.load(self._fill("trunk", TERMINAL_STATES, policy, models.policy_fingerprint).values)
+
+    def _fill(self, role: str, quantity: Quantity, backbone: Backbone, weights: str) -> Filled:
+        mode = numeric_mode(self._settings.precision.lightning, self._device)
+        folder = cache_root(self._settings.cache_dir) / quantity.name / f"{function_digest(backbone, weights)}-{mode}"
+        store = Store(folder, {"values": quantity.name, "function": folder.name}, lambda line: say(f"{role}: {line}"))
+        shown = self._settings.callbacks.progress_bar
+        filler = Filler(
+            quantity=quantity,
+            backbone=backbone,
+            batches=self._batches,
+            progress=lambda tokens: progress_bar(f"{role}: {quantity.words}", tokens, shown=shown),
+        )
+        filled = filler.fill(store, self._examples, f"waiting for another process, which computes {quantity.words} in {short(folder)}")
+        say(f"{role}: {account(filled, quantity.words, store)} (weights {weights})")
+        self.results |= {f"{role}/reused": filled.reused, f"{role}/computed": filled.computed, f"{role}_seconds": filled.seconds}
+        return filled
+
+    def _batches(self, examples: Sequence[EncodedExample]) -> Iterator[PackedBatch]:
+        packing = self._job.data.steps.packing
+        multiple = packing.multiple if packing.multiple == 1 else LARGER * packing.multiple
+        for batch in micro_batches(examples, replace(packing, tokens=LARGER * packing.tokens, multiple=multiple)):
+            yield move_data_to_device(batch, self._device)
+
+
+def visited(steps: Steps) -> list[EncodedExample]:
+    """The examples that the run's steps are made of, each once."""
+    positions = {index for step in range(min(steps.steps, steps.steps_per_epoch)) for index in steps.global_batch(step)}
+    return [steps.examples[index] for index in sorted(positions)]
+
+
+def reference_model(module: AlignmentModule) -> Backbone:
+    """The model that is the reference before the first update: the policy where there is no other."""
+    reference = module.reference
+    if isinstance(reference, LiveReference | CachedReference) and reference.backbone is not None:
+        return reference.backbone
+    return module.backbone
+
+
+def account(filled: Filled, words: str, store: Store) -> str:
+    """Where values came from and where they are, in one line."""
+    total, place = filled.reused + filled.computed, short(store.folder)
+    reused = f"{filled.reused} of {total} {words} reused from {place}"
+    computed = f"{filled.computed} {words} computed in {filled.seconds:.1f} s, {f'kept in {place}' if store.writable else 'not kept'}"
+    return ", ".join([reused] * (filled.reused > 0) + [computed] * (filled.computed > 0))
+
+
+@contextmanager
+def progress_bar(title: str, tokens: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
+    """A bar over tokens on a terminal, gone when all are done."""
+    console = Console()
+    with Progress(console=console, transient=True, disable=not (shown and console.is_terminal)) as progress:
+        task = progress.add_task(title, total=tokens)
+        yield lambda done: progress.advance(task, done)
