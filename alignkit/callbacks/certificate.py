@@ -20,7 +20,7 @@ from alignkit.errors import UserError
 from alignkit.metrics import LOSS
 from alignkit.models.backbone import Backbone
 from alignkit.models.flex_attention import BLOCK
-from alignkit.models.reference import CachedReference
+from alignkit.models.reference import CachedReference, backbone_logps
 from alignkit.models.terminal_states import CachedStates, terminal_states
 from alignkit.modules.alignment import AlignmentModule, Objective
 
@@ -58,21 +58,22 @@ class Certificate(Callback):
         batch: PackedBatch = trainer.strategy.batch_to_device(steps[0].micro_batches[0])
         self.results["certificate/terminated_completions"] = check_targets(batch, self._terminator)
         probes = [self._examples[index] for index in steps.global_batch(0)[:PROBES]]
+        sample: PackedBatch = trainer.strategy.batch_to_device(micro_batches(probes, steps.packing)[0])
         with trainer.precision_plugin.forward_context():
-            seen = batch
-            if isinstance(pl_module.states, CachedStates) and pl_module.reference is None:
-                # No step runs the trunk: a sample of what it says is enough.
-                seen = trainer.strategy.batch_to_device(micro_batches(probes, steps.packing)[0])
-            hidden = check_repeatable(pl_module.backbone, seen)
-            self.results |= check_cached_states(pl_module, hidden, seen)
-            objective = exact = pl_module.objective(batch)
-            if self._reference_is_policy and isinstance(pl_module.reference, CachedReference):
-                own = pl_module.backbone.token_scores(hidden, batch).logps
+            hidden = check_repeatable(pl_module.backbone, sample)
+            self.results |= check_cached_states(pl_module, hidden, sample)
+            looked_up = self._reference_is_policy and isinstance(pl_module.reference, CachedReference)
+            if looked_up:
+                own = backbone_logps(pl_module.backbone, batch)
                 self.results["certificate/reference_error"] = check_cached_reference(pl_module, own, batch)
-                exact = objective_against(own, pl_module, batch)
+            objective = pl_module.objective(batch)
             self.results["certificate/first_loss"] = check_finite(objective, batch)
-            if self._reference_is_policy:
-                self.results |= check_closed_form(pl_module, exact, batch)
+            if looked_up:
+                # What was looked up is right to rounding; the loss is exact where both sides are the policy's own.
+                own = pl_module.backbone.token_scores(hidden, sample).logps
+                self.results |= check_closed_form(pl_module, objective_against(own, pl_module, sample), sample)
+            elif self._reference_is_policy:
+                self.results |= check_closed_form(pl_module, objective, batch)
         with torch.autocast(pl_module.device.type, enabled=False):
             self.results |= check_layout(pl_module.backbone, probes, batch.layout)
 
