@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import final
 from alignkit.audit_page import page_text
 from alignkit.command_line import check_buildable, check_models, is_question, read_command, read_flags
 from alignkit.errors import UserError, check_range
-from alignkit.job import DONE, ending, show
+from alignkit.job import DONE, answer
 from alignkit.resolution import to_record
 
 OWN = "audit."
@@ -57,18 +56,7 @@ def main() -> int:
     Returns:
         The exit code: 0 done, 1 a crash, 2 wrong input, 130 and 143 interrupted.
     """
-    argv = sys.argv[1:]
-    try:
-        own, rest = read_own(argv)
-        return audit(own, rest)
-    except BrokenPipeError:
-        # `| head` has seen enough; Python would complain once more when it closes standard output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    except BaseException as error:
-        code, message = ending(error)
-        show(error, code, message, debug="debug=true" in map(str.lower, argv))
-        return code
+    return answer(lambda argv: audit(*read_own(argv)), sys.argv[1:])
 
 
 def read_own(argv: Sequence[str]) -> tuple[AuditSettings, list[str]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import sys
 import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from alignkit.configuration import config_yaml
@@ -51,6 +53,24 @@ def carry_out(settings: RunSettings, run: RunDir) -> dict[str, Scalar]:
     from alignkit.training import train
 
     return train(settings, run)
+
+
+def answer(question: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+    """Carry out a command that writes nothing but its output, and say what went wrong as a run would.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        return question(argv)
+    except BrokenPipeError:
+        # `| head` has seen enough; Python would complain once more when it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except BaseException as error:
+        code, message = ending(error)
+        show(error, code, message, debug="debug=true" in map(str.lower, argv))
+        return code
 
 
 def claim(path: str, *, named: bool) -> RunDir:

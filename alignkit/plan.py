@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from alignkit.command_line import check_buildable, check_models, is_question, read_command, read_flags
 from alignkit.errors import UserError
-from alignkit.job import DONE, ending, show
+from alignkit.job import DONE, answer
 from alignkit.settings import RunSettings
 
 if TYPE_CHECKING:  # importing it would load torch
@@ -39,17 +38,7 @@ def main() -> int:
     Returns:
         The exit code: 0 done, 1 a crash, 2 wrong input, 130 and 143 interrupted.
     """
-    argv = sys.argv[1:]
-    try:
-        return plan(argv)
-    except BrokenPipeError:
-        # `| head` has seen enough; Python would complain once more when it closes standard output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    except BaseException as error:
-        code, message = ending(error)
-        show(error, code, message, debug="debug=true" in map(str.lower, argv))
-        return code
+    return answer(plan, sys.argv[1:])
 
 
 def plan(argv: Sequence[str]) -> int:
