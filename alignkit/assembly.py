@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -11,20 +12,34 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from alignkit.checkpointing import wants_checkpointing
 from alignkit.data.packing import Packing
 from alignkit.data.preparation import PreparedData, prepare
-from alignkit.errors import UserError
 from alignkit.hardware import device_kind
-from alignkit.losses.families import Loss
-from alignkit.models.backbone import Backbone
+from alignkit.loss_settings import HeadSettings
+from alignkit.models.adapters import add_adapters
+from alignkit.models.backbone import Backbone, check_layers
+from alignkit.models.export import check_adapter_export
 from alignkit.models.flex_attention import BLOCK
 from alignkit.models.heads import Heads
-from alignkit.models.loading import check_fit, load_config, load_lm, load_tokenizer
+from alignkit.models.loading import check_fit, check_quantization, load_config, load_lm, load_quantized_lm, load_tokenizer
 from alignkit.models.location import locate
-from alignkit.models.reference import CachedReference, LiveReference, Reference, fingerprint, freeze, frozen_copy
+from alignkit.models.reference import (
+    AdapterOffReference,
+    CachedReference,
+    LiveReference,
+    MovingReference,
+    Reference,
+    fingerprint,
+    freeze,
+    frozen_copy,
+)
 from alignkit.models.terminal_states import CachedStates
-from alignkit.modules.alignment import AlignmentModule, Parts, Recipe
+from alignkit.modules.alignment import AlignmentModule
 from alignkit.modules.datamodule import PreferenceDataModule
-from alignkit.resolution import MODULES, build_loss, build_source, option_records, resolve
-from alignkit.settings import BatchSettings, HeadSettings, JointSettings, RunSettings
+from alignkit.modules.forward import Parts
+from alignkit.modules.objective import Objective
+from alignkit.modules.recipe import Recipe
+from alignkit.objectives import build_objective, check_combination, check_sources, formula
+from alignkit.resolution import MODULES, build_source, resolve
+from alignkit.settings import BatchSettings, RunSettings
 
 DENSE_ROW = 128
 """Rows under a dense mask are filled up to the longest example, and to so many tokens at least."""
@@ -37,9 +52,9 @@ class Inputs:
     """What a run reads before it loads weights."""
 
     module_class: type[AlignmentModule]
-    options: dict[str, HeadSettings | JointSettings]
-    """The module's own: `head`, `joint`."""
-    needs_reference: bool
+    objective: Objective
+    heads: Mapping[str, HeadSettings]
+    """By name."""
     path: str
     """Folder or hub id of the model."""
     config: PretrainedConfig
@@ -85,8 +100,6 @@ def assemble(settings: RunSettings) -> Job:
     Raises:
         UserError: when the data, the model or their combination cannot work.
     """
-    loss = build_loss(settings.loss, settings.allow_code)
-    assert isinstance(loss, Loss)
     inputs = read_inputs(settings)
     say(data_line(inputs.prepared))
     checkpointing = wants_checkpointing(settings, inputs, inputs.path, plan_packing)
@@ -104,13 +117,16 @@ def assemble(settings: RunSettings) -> Job:
         packing=packing,
         steps=settings.steps,
         seed=settings.seed,
+        mismatched=inputs.objective.needs_mismatched,
     )
     return Job(
-        module=inputs.module_class(parts=models.parts, recipe=recipe, loss=loss, **inputs.options),  # type: ignore[call-arg, arg-type]
+        module=inputs.module_class(
+            parts=models.parts, recipe=recipe, objective=inputs.objective, reference_fingerprint=models.reference_fingerprint
+        ),
         models=models,
         data=data,
         inputs=inputs,
-        formula=formula(settings, loss, inputs.options.get("joint")),
+        formula=formula(inputs.objective),
     )
 
 
@@ -122,17 +138,25 @@ def read_inputs(settings: RunSettings) -> Inputs:
     """
     module_class = resolve(MODULES, settings.loss.module, settings.allow_code)
     assert issubclass(module_class, AlignmentModule)
-    options = option_records(settings.loss.options)
-    needs_reference = check_combination(settings, module_class, options.get("joint"))
+    objective, heads = build_objective(settings.loss, settings.allow_code)
+    check_combination(settings, objective)
     source = build_source(settings.dataset, settings.allow_code)
     path = locate("model.path", settings.model.path)
     config, tokenizer = load_config("model.path", path), load_tokenizer("model.path", path)
     check_fit("model.path", config, tokenizer, settings.dataset.max_length)
-    prepared = prepare(settings.dataset, source, tokenizer, completions=module_class.completions)  # type: ignore[arg-type]
+    if settings.model.quantize is not None:
+        check_quantization(device_kind(settings.hardware.accelerator))
+    if settings.model.adapter is not None and settings.model.lora.export == "adapter":
+        check_adapter_export(path)
+    for head in heads.values():
+        check_layers(head.layers, config)
+    by_source = {name: objective.form(name) for name in objective.sources}
+    prepared = prepare(settings.dataset, source, tokenizer, form=objective.form(), by_source=by_source)  # type: ignore[arg-type]
+    check_sources(objective, prepared)
     return Inputs(
         module_class=module_class,
-        options=options,
-        needs_reference=needs_reference,
+        objective=objective,
+        heads=heads,
         path=path,
         config=config,
         tokenizer=tokenizer,
@@ -142,44 +166,70 @@ def read_inputs(settings: RunSettings) -> Inputs:
 
 
 def build_models(settings: RunSettings, inputs: Inputs, *, checkpointing: bool) -> Models:
-    """Load the weights: the policy, its heads, and the reference where there is one.
+    """Load the weights: the policy, its adapters and heads, and the reference where there is one.
 
     With `checkpointing` the policy computes its layers again in the backward pass.
 
     Raises:
         UserError: when weights are missing or cannot be read.
     """
-    dtype = torch.bfloat16 if settings.precision.lightning == "bf16-true" else torch.float32
-    device, attention = device_kind(settings.hardware.accelerator), settings.model.attention
-    backbone = Backbone(load_lm("model.path", inputs.path, dtype)).use_attention(attention, device)
+    model = settings.model
+    backbone = load_backbone(settings, "model.path", inputs.path)
+    # Before adapters: what they are added to, and what the reference is.
     policy_fingerprint = fingerprint(backbone)
-    reference: Reference | None = None
-    reference_fingerprint = None
-    if inputs.needs_reference:
-        other = None
-        if settings.reference.path is not None:
-            path = locate("reference.path", settings.reference.path)
-            other = freeze(Backbone(load_lm("reference.path", path, dtype)).use_attention(attention, device))
-        # Fingerprinted as loaded, whatever its files look like: a cache that is keyed by anything less could hold another model's values.
-        reference_fingerprint = policy_fingerprint if other is None else fingerprint(other)
-        if settings.reference.source == "cache":
-            reference = CachedReference(other or backbone)
-        else:
-            reference = LiveReference(other or frozen_copy(backbone))
-    frozen_trunk = settings.model.train == "heads"
+    reference, reference_fingerprint = build_reference(settings, inputs.objective, backbone, policy_fingerprint)
+    frozen_trunk = model.train == "heads"
     if frozen_trunk:
         freeze(backbone)
+    if model.adapter is not None:
+        add_adapters(backbone, model.lora)
     if checkpointing:
         backbone.checkpoint_activations()
-    if settings.model.compile:
+    if model.compile:
         backbone.compile_layers()
-    head = inputs.options.get("head")
-    heads = Heads(backbone.hidden_width, {head.name: head} if isinstance(head, HeadSettings) else {})
+    heads = Heads(backbone.hidden_width, inputs.heads)
+    cacheable = frozen_trunk and all(head.reads_terminal_states for head in inputs.heads.values())
+    if frozen_trunk and not cacheable:
+        say("trunk: runs in every step, because a head reads more of it than the states where completions end")
     return Models(
-        parts=Parts(backbone=backbone, heads=heads, reference=reference, states=CachedStates() if frozen_trunk else None),
+        parts=Parts(backbone=backbone, heads=heads, reference=reference, states=CachedStates() if cacheable else None),
         policy_fingerprint=policy_fingerprint,
         reference_fingerprint=reference_fingerprint,
     )
+
+
+def load_backbone(settings: RunSettings, where: str, path: str) -> Backbone:
+    """A language model in the number format of the run."""
+    dtype = torch.bfloat16 if settings.precision.lightning == "bf16-true" else torch.float32
+    device = device_kind(settings.hardware.accelerator)
+    if settings.model.quantize is not None and where == "model.path":
+        products = torch.float32 if settings.precision.lightning == "32-true" else torch.bfloat16
+        lm = load_quantized_lm(where, path, dtype, products)
+    else:
+        lm = load_lm(where, path, dtype)
+    return Backbone(lm).use_attention(settings.model.attention, device)
+
+
+def build_reference(settings: RunSettings, objective: Objective, backbone: Backbone, policy: str) -> tuple[Reference | None, str | None]:
+    """The reference of a policy that is as training starts, before it has adapters, and the fingerprint of its weights."""
+    if not objective.needs_reference:
+        return None, None
+    choice = settings.reference
+    other = None
+    if choice.path is not None:
+        other = freeze(load_backbone(settings, "reference.path", locate("reference.path", choice.path)))
+    # Fingerprinted as loaded, whatever its files look like: a cache that is keyed by anything less could hold another model's values.
+    weights = policy if other is None else fingerprint(other)
+    if choice.mix is not None and choice.every is not None:
+        say(f"reference: moves every {choice.every} steps by {choice.mix:g}, so that nothing is cached")
+        return MovingReference(frozen_copy(backbone), mix=choice.mix, every=choice.every), weights
+    if choice.source == "cache" and not objective.needs_live_reference:
+        return CachedReference(other or backbone), weights
+    if choice.source == "cache":
+        say("reference: runs in every step, because a divergence reads the whole vocabulary and a cache holds single tokens")
+    if other is None and settings.model.adapter is not None:
+        return AdapterOffReference(backbone), weights
+    return LiveReference(other or frozen_copy(backbone)), weights
 
 
 def plan_packing(batch: BatchSettings, backbone: Backbone) -> Packing:
@@ -200,33 +250,6 @@ def layout_line(batch: BatchSettings, packing: Packing, backbone: Backbone) -> s
     if packing.layout == "rows":
         return "layout: rows, one prompt with one completion each"
     return f"layout: packed, prompts shared, attention by {ATTENTION_WORDS[backbone.attention]}"
-
-
-def check_combination(settings: RunSettings, module_class: type[AlignmentModule], joint: object) -> bool:
-    """Whether a reference is needed, after refusing settings that would silently do nothing.
-
-    Raises:
-        UserError: for a frozen trunk under an objective that trains it.
-    """
-    joined = isinstance(joint, JointSettings) and joint.dpo_weight > 0
-    if settings.model.train == "heads" and not module_class.uses_head:
-        raise UserError(f"model.train = 'heads' with loss={settings.loss.name}: this objective trains no head. Type model.train=all.")
-    if settings.model.train == "heads" and joined:
-        raise UserError(
-            "model.train = 'heads' with loss.dpo_weight > 0: the cDPO term trains the trunk, which is frozen. "
-            "Type loss.dpo_weight=0, or model.train=all."
-        )
-    needs_reference = module_class.uses_reference or joined
-    if settings.reference.path is not None and not needs_reference:
-        raise UserError(f"reference.path = {settings.reference.path!r} has no effect: loss={settings.loss.name} needs no reference.")
-    return needs_reference
-
-
-def formula(settings: RunSettings, loss: Loss, joint: object) -> str:
-    """The objective in use, as one line for the user and `results.json`."""
-    values = ", ".join(f"{key} {value:g}" for key, value in settings.loss.options.items() if isinstance(value, int | float))
-    joined = isinstance(joint, JointSettings) and joint.dpo_weight > 0
-    return f"{settings.loss.name}: {loss.formula}{' + dpo_weight * cDPO(beta, dpo_epsilon)' if joined else ''}; {values}"
 
 
 def data_line(prepared: PreparedData) -> str:

@@ -12,16 +12,20 @@ completion sees its prompt and itself, never its sibling. One row with one pair,
     target_ids      a0 a1 b0
     completion_index 0  0  1
     terminal_index   3  4            where heads read
+    prompt_index     1               the prompt's last token
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Literal, NamedTuple, final
 
 from torch import Tensor
 
 Layout = Literal["packed", "rows"]
+Unit = Literal["examples", "completions", "chosen_tokens", "micro_batches"]
+"""What losses are counted in: the mean over the global batch is taken over these."""
 
 
 @final
@@ -48,13 +52,25 @@ class PackedBatch:
     """[N] int64, the completion, 0..C-1, that token n belongs to."""
     terminal_index: Tensor
     """[C] int64, flat position of each completion's last token: where heads read."""
+    prompt_index: Tensor
+    """[E] int64, flat position of each prompt's last token; in rows layout that of the example's first row."""
     example_index: Tensor
     """[C] int64, the example, 0..E-1, that each completion answers; ordered, chosen first or by rank."""
     example_keys: tuple[int, ...]
     """E positions among the loaded examples: for messages that name one, and to look up what is known of it. The tensors list
     completions and their tokens in this order."""
+    completion_counts: tuple[int, ...]
+    """E completions of each example, for selecting examples without waiting for the device."""
     margins: tuple[float, ...]
-    """E rating gaps between chosen and rejected (annotator's units), 0 where the data has none."""
+    """E rating gaps between chosen and rejected, or best and worst (annotator's units), 0 where the data has none."""
+    ranks: tuple[int, ...]
+    """C ranks among the completions of an example: 0 is best, equal is a tie. Without feedback 0, 1, 2, ..."""
+    desirable: tuple[bool, ...]
+    """C labels: whether a person would want the completion. Without feedback True for the first of an example, False for the rest."""
+    ratings: dict[str, tuple[float, ...]]
+    """For each attribute that one of the examples has, C ratings (annotator's units, higher is better), NaN where there is none."""
+    sources: tuple[str, ...]
+    """E names of the parts of a mixture; empty texts outside of mixtures."""
     layout: Layout
     """`packed`: several examples a row, prompts shared. `rows`: one prompt with one completion a row."""
 
@@ -66,9 +82,25 @@ class PackedBatch:
     def completions(self) -> int:
         return self.terminal_index.numel()
 
+    def ratings_of(self, attribute: str) -> tuple[float, ...]:
+        """C ratings of one attribute, NaN where nobody rated it."""
+        return self.ratings.get(attribute, (math.nan,) * self.completions)
+
     @property
     def completion_tokens(self) -> int:
         return self.target_ids.numel()
+
+
+@final
+class Counts(NamedTuple):
+    """How much there is of something. A tuple with names, because Lightning rebuilds it."""
+
+    examples: int
+    completions: int
+    tokens: int
+    """Of completions."""
+    chosen_tokens: int
+    """Of the first completion of each example."""
 
 
 @final
@@ -81,11 +113,32 @@ class StepBatch:
 
     micro_batches: list[PackedBatch]
     """This rank's part."""
-    global_examples: int
-    """Examples in the global batch."""
-    global_tokens: int
-    """Completion tokens in the global batch."""
+    global_counts: dict[str, Counts]
+    """Of the global batch, by source: one entry, named by the empty text, outside of mixtures."""
     tokens: int
     """Prompt and completion tokens of this rank's examples, each prompt once: the work there is."""
     filled: int
     """Positions of `micro_batches` that hold a token, a prompt as often as it is computed: the work that is done."""
+    mismatched: list[PackedBatch]
+    """This rank's part of the examples that join each prompt of the global batch to the completions of the next: for the KL baseline
+    of KTO. Empty for objectives that ask for none, and where the global batch is a single example."""
+
+    def count(self, unit: Unit, source: str | None) -> int:
+        """How many there are in the global batch, of one source or of all. Micro-batches are this rank's."""
+        if unit == "micro_batches":
+            return len(self.micro_batches)
+        of = self.global_counts.values() if source is None else [self.global_counts[source]] if source in self.global_counts else []
+        return sum(getattr(counts, unit) for counts in of)
+
+    @property
+    def global_examples(self) -> int:
+        return sum(counts.examples for counts in self.global_counts.values())
+
+    @property
+    def global_completions(self) -> int:
+        return sum(counts.completions for counts in self.global_counts.values())
+
+    @property
+    def global_tokens(self) -> int:
+        """Completion tokens."""
+        return sum(counts.tokens for counts in self.global_counts.values())

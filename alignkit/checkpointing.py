@@ -6,7 +6,8 @@ from alignkit.forecast import needs_checkpointing
 from alignkit.hardware import device_kind, free_memory
 from alignkit.models.backbone import Backbone
 from alignkit.models.skeleton import skeleton
-from alignkit.rehearsal import Packer, RunInputs
+from alignkit.random_module import RunInputs
+from alignkit.rehearsal import Packer
 from alignkit.settings import RunSettings
 
 STATE_BYTES = 28

@@ -19,11 +19,12 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 
 from alignkit.composition import CONFIG_NAME, Composer, composing
-from alignkit.configuration import check_config, check_no_secret
+from alignkit.config_checks import check_no_secret
+from alignkit.configuration import check_config
 from alignkit.errors import UserError
 from alignkit.foreign_config import check_folder, check_hydra_node
 from alignkit.models.location import locate
-from alignkit.resolution import build_loss, build_source
+from alignkit.resolution import build_losses, build_source
 from alignkit.settings import RunSettings
 
 MOST_JOBS = 1000
@@ -195,7 +196,7 @@ def check_buildable(jobs: Sequence[Job]) -> None:
         parts = (job.settings.loss, job.settings.dataset, job.settings.allow_code)
         if parts not in built:
             with naming_job(number, len(jobs), job.changes):
-                build_loss(job.settings.loss, job.settings.allow_code)
+                build_losses(job.settings.loss, job.settings.allow_code)
                 build_source(job.settings.dataset, job.settings.allow_code)
             built.append(parts)
 

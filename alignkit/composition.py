@@ -23,7 +23,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alignkit.configuration import check_name, conf_dir
+from alignkit.config_checks import check_name
+from alignkit.configuration import conf_dir
 from alignkit.errors import UserError
 from alignkit.foreign_config import check_hydra_override
 

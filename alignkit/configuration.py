@@ -8,9 +8,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-import types
 import typing
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +17,19 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alignkit.errors import UserError, check_choice, did_you_mean
-from alignkit.metrics import METRICS, VALIDATION
+from alignkit.config_checks import check_harmless, check_keys, check_name, check_no_secret, check_top_keys
+from alignkit.data.parts import DATASET_KEYS, checked_parts
+from alignkit.errors import UserError, check_choice
+from alignkit.loss_settings import LossSettings
+from alignkit.metrics import METRICS, VALIDATION, metric
 from alignkit.optimizer_settings import OPTIMIZER_SETTINGS, OptimizerSettings
-from alignkit.resolution import check_allowed, option_records, to_record
-from alignkit.settings import DatasetSettings, LossSettings, RunSettings
+from alignkit.resolution import PART_KEYS, PARTS, build_source, check_allowed, loss_fields, loss_parts, to_record
+from alignkit.settings import DatasetSettings, RunSettings
 
 AUTHORS_BETA = 0.1
 """Strength of a joint cDPO term that is on while `loss.beta` is null (arXiv:2405.20053)."""
 
-SECRETS = re.compile(r"\bhf_[A-Za-z0-9]{30,}|\bsk-[A-Za-z0-9_-]{20,}|\bAKIA[A-Z0-9]{16}\b|^[0-9a-f]{40}$|://[^/\s:@]+:[^/\s@]+@")
-"""Access tokens of the hub, of model vendors, of AWS and of W&B, and passwords in URLs."""
-SECRET_VARIABLES = re.compile(r"oc\.env:\s*\w*(TOKEN|KEY|SECRET|PASSWORD)", re.IGNORECASE)
 LABEL = re.compile(r"\w[\w.+-]{0,99}")
-
-Siblings = Mapping[str, Collection[str]]
-"""The legal keys of each option of a group, by the option's name."""
-NO_SIBLINGS: Siblings = types.MappingProxyType({})
 
 
 def conf_dir() -> Path:
@@ -51,7 +46,7 @@ def conf_dir() -> Path:
 
 
 def check_config(cfg: DictConfig) -> RunSettings:
-    """The settings of a run, checked as far as that is possible without torch: `build_loss` checks the ranges of the loss's own fields.
+    """The settings of a run, checked as far as that is possible without torch: `build_losses` checks the ranges of the loss's own fields.
 
     Raises:
         UserError: one message with the dotted path as typed, the value that came and what is allowed.
@@ -114,11 +109,57 @@ def loss_settings(given: Mapping[str, Any], allow_code: Sequence[str]) -> LossSe
     # Null means the authors' strength exactly where there is a joint term to give it to.
     if options.get("beta", 0) is None and options.get("dpo_weight", 0) != 0:
         options["beta"] = AUTHORS_BETA
-    for key, record in option_records(options).items():
-        options |= {key: dataclasses.asdict(record)} if key in options else dataclasses.asdict(record)
+    if PARTS in options:
+        options[PARTS] = composite_parts(options[PARTS], known, allow_code)
     if "monitor" in named:
-        check_choice("loss.monitor", str(named["monitor"]), [VALIDATION + metric for metric in METRICS])
-    return to_record(LossSettings, {**named, "options": options}, "loss")
+        check_monitor(str(named["monitor"]))
+    settings = to_record(LossSettings, {**named, "options": options}, "loss")
+    loss_parts(settings)
+    return settings
+
+
+def check_monitor(monitor: str) -> None:
+    """Refuse a monitor that no validation logs."""
+    try:
+        metric(monitor.removeprefix(VALIDATION))
+        known = monitor.startswith(VALIDATION)
+    except KeyError:
+        known = False
+    if not known:
+        check_choice("loss.monitor", monitor, [VALIDATION + name for name in METRICS])
+
+
+def composite_parts(parts: object, known: Mapping[str, Mapping[str, Any]], allow_code: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """`loss.parts`, each with the values of its loss's own file where none was typed.
+
+    Raises:
+        UserError: when there are none, one names no loss, or has an option that its loss does not have.
+    """
+    example = "'loss.parts={dpo: {loss: dpo, beta: 0.1}, nll: {loss: sft, weight: 0.1}}'"
+    if not isinstance(parts, Mapping) or not parts:
+        raise UserError(f"loss.parts = {parts!r}; must name the terms of the sum. Try {example}.")
+    filled = {}
+    for name, given in parts.items():
+        where = f"loss.parts.{name}"
+        if not re.fullmatch(r"[A-Za-z]\w*", str(name)):
+            raise UserError(f"{where}: a part's name must be letters, digits and '_': it becomes a part of metric names.")
+        if not isinstance(given, Mapping) or "loss" not in given:
+            raise UserError(f"{where} = {given!r}; must say which loss it is. Try {example}.")
+        loss = str(given["loss"])
+        defaults: Mapping[str, Any] = {}
+        if "." in loss:
+            check_allowed(loss, allow_code)
+        else:
+            check_name("loss", loss, [option for option in known if PARTS not in known[option]])
+            own = {*loss_fields(known[loss]), *PART_KEYS} - {"name", "module", "monitor"}
+            defaults = {key: value for key, value in known[loss].items() if key in own}
+            check_keys(where, given, own, known, loss)
+            for key, what in (("head", "head"), ("attribute", "rating")):
+                if given.get(key) is not None and key not in defaults:
+                    raise UserError(f"{where}.{key}: {loss} reads no {what}. Leave it out.")
+        head = {**(defaults.get("head") or {}), **(given.get("head") or {})}
+        filled[str(name)] = {**defaults, **given, **({"head": head} if head else {})}
+    return filled
 
 
 def dataset_settings(given: Mapping[str, Any], allow_code: Sequence[str]) -> DatasetSettings:
@@ -134,9 +175,10 @@ def dataset_settings(given: Mapping[str, Any], allow_code: Sequence[str]) -> Dat
     else:
         check_name("dataset source", source, known)
         check_keys("dataset", given, known[source], known, source)
-    fields = {field.name for field in dataclasses.fields(DatasetSettings)} - {"options"}
-    own = {key: value for key, value in given.items() if key in fields}
-    return to_record(DatasetSettings, {**own, "options": {key: given[key] for key in given if key not in fields}}, "dataset")
+    own, options = ({key: given[key] for key in given if (key in DATASET_KEYS) == of_all} for of_all in (True, False))
+    if PARTS in options:
+        options[PARTS] = checked_parts(options[PARTS], given, known, dataset_settings, build_source, allow_code)
+    return to_record(DatasetSettings, {**own, "options": options}, "dataset")
 
 
 def optimizer_settings(given: Mapping[str, Any]) -> OptimizerSettings:
@@ -150,50 +192,6 @@ def optimizer_settings(given: Mapping[str, Any]) -> OptimizerSettings:
     known = {option: [field.name for field in dataclasses.fields(record)] for option, record in OPTIMIZER_SETTINGS.items()}
     check_keys("optimizer", given, known[name], known, name)
     return to_record(OPTIMIZER_SETTINGS[name], given, "optimizer")
-
-
-def check_name(what: str, name: str, known: Collection[str]) -> None:
-    """Refuse a name that is not one of `known`."""
-    if name not in known:
-        raise UserError(f"unknown {what} {name!r}; {', '.join(sorted(known)) or 'none'} exist.{did_you_mean(name, known)}")
-
-
-def check_keys(where: str, given: Collection[str], legal: Collection[str], siblings: Siblings = NO_SIBLINGS, owner: str = "") -> None:
-    """Refuse a key that is not legal here, saying whose key it is or which one is near."""
-    for key in given:
-        if key in legal:
-            continue
-        path = f"{where}.{key}" if where else key
-        others = sorted(name for name, keys in siblings.items() if key in keys)
-        if others:
-            raise UserError(f"{path}: {owner} has no option {key!r}; {', '.join(others)} {'has' if len(others) == 1 else 'have'} it.")
-        raise UserError(f"{path}: no such key.{did_you_mean(key, legal)} {owner or where or 'alignkit'} has {', '.join(legal)}.")
-
-
-def check_top_keys(raw: Mapping[Any, Any], groups: Collection[str], scalars: Collection[str]) -> None:
-    """Refuse a key that no run has; one that belongs inside a group, `beta` for `loss.beta`, is answered with its place."""
-    for key in raw:
-        homes = [f"{group}.{key}" for group in groups if isinstance(raw.get(group), dict) and key in raw[group]]
-        if key not in groups and key not in scalars and homes:
-            raise UserError(f"{key}: no such key. Did you mean {' or '.join(homes)}?")
-    check_keys("", raw, [*groups, *scalars])
-
-
-def check_harmless(path: str, value: object) -> None:
-    """Refuse what would make a config more than names and values."""
-    if "_target_" in path:
-        raise UserError(f"{path}: configs hold names and values, never code. For your own code see allow_code.")
-    if isinstance(value, str) and SECRET_VARIABLES.search(value):
-        raise UserError(f"{path}: would read a secret into the config, which is saved. Leave it out: tokens are found in the environment.")
-
-
-def check_no_secret(path: str, value: object) -> None:
-    """Refuse access tokens, without repeating them: what is in a config is saved and logged."""
-    if isinstance(value, str) and SECRETS.search(value):
-        raise UserError(
-            f"{path}: this looks like an access token or password, and configs are saved and logged. Tokens are read from HF_TOKEN and "
-            "WANDB_API_KEY, or after `hf auth login` and `wandb login`. If it was real, revoke it: it is in your shell's history."
-        )
 
 
 def nodes(node: object, path: str = "") -> Iterator[tuple[str, object]]:

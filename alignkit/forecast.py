@@ -23,7 +23,8 @@ from alignkit.data.collate import micro_batches
 from alignkit.data.packing import Packing
 from alignkit.data.steps import Steps
 from alignkit.hardware import device_kind
-from alignkit.rehearsal import ACTIVATIONS, Packer, Rehearsal, RunInputs, build_module, module_optimizer, precision_plugin
+from alignkit.random_module import RunInputs, build_module, module_optimizer, precision_plugin
+from alignkit.rehearsal import ACTIVATIONS, Packer, Rehearsal
 from alignkit.settings import RunSettings
 
 PROCESS = "process and libraries"
@@ -189,7 +190,7 @@ def measure_parts(settings: RunSettings, inputs: RunInputs, rehearsal: Rehearsal
 
 def looks_up(settings: RunSettings, inputs: RunInputs) -> bool:
     """Whether something is computed for all examples before training."""
-    return settings.model.train == "heads" or (inputs.needs_reference and settings.reference.source == "cache")
+    return settings.model.train == "heads" or (inputs.objective.needs_reference and settings.reference.source == "cache")
 
 
 def first_looked_at(inputs: RunInputs, packing: Packing) -> PackedBatch:
@@ -267,7 +268,7 @@ class Shallow:
         """One step of one micro-batch."""
         with self._plugin.forward_context():
             with clock(self.passes, self._device):
-                self._module.objective(self._batch).losses.sum().backward()
+                self._module.evaluate(self._batch).sum().backward()
             with clock(self.updates, self._device):
                 torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
                 self._optimizer.step()

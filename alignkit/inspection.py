@@ -123,9 +123,9 @@ def inspect_run(settings: RunSettings, *, examples: int) -> Inspection:
     """
     inputs = read_inputs(settings)
     prepared, config, tokenizer, end = inputs.prepared, inputs.config, inputs.tokenizer, inputs.terminator
-    completions = inputs.module_class.completions
+    completions = max(len(example.completion_ids) for example in prepared.train)
     everything = [*prepared.train, *prepared.validation]
-    names = NAMES[:completions] if completions > 1 else ("completion",)
+    names = {1: ("completion",), 2: NAMES}.get(completions) or tuple(f"completion {rank}" for rank in range(1, completions + 1))
     backbone = skeleton(inputs.path, config).use_attention(settings.model.attention, device_kind(settings.hardware.accelerator))
     layouts: tuple[Layout, ...] = ("packed", "rows") if backbone.why_not_packed() is None else ("rows",)
     packings = [plan_packing(replace(settings.batch, layout=layout), backbone) for layout in layouts]
@@ -133,7 +133,7 @@ def inspect_run(settings: RunSettings, *, examples: int) -> Inspection:
     return Inspection(
         model=model_line(settings, config),
         data=data_form(settings, prepared),
-        head=getattr(inputs.options.get("head"), "name", None),
+        head=", ".join(inputs.heads) or None,
         counts=prepared.counts,
         lengths=length_spreads(everything, names),
         steps=steps,

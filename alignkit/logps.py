@@ -1,10 +1,11 @@
-"""Log-probabilities of chosen tokens, without ever holding a matrix of tokens times vocabulary.
+"""Log-probabilities of chosen tokens, and divergences over the vocabulary, without ever holding a matrix of tokens times vocabulary.
 
 N tokens   D hidden width   V vocabulary   C completions
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -40,11 +41,48 @@ def token_scores(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: T
     """
     if hidden.shape[0] != targets.shape[0]:
         raise ValueError(f"{hidden.shape[0]} hidden states for {targets.shape[0]} target tokens")
-    dtype = hidden.dtype
-    if torch.is_autocast_enabled(hidden.device.type) and dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(hidden.device.type)
-    logps, top1 = _TokenScores.apply(hidden, weight, bias, targets, dtype)  # type: ignore[no-untyped-call]
+    logps, top1 = _TokenScores.apply(hidden, weight, bias, targets, _product_dtype(hidden))  # type: ignore[no-untyped-call]
     return TokenScores(logps, top1)
+
+
+def token_divergences(
+    policy_hidden: Tensor,
+    policy_weight: Tensor,
+    policy_bias: Tensor | None,
+    reference_hidden: Tensor,
+    reference_weight: Tensor,
+    reference_bias: Tensor | None,
+    divergence: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """A divergence [N] between the next-token distributions of two models, each `softmax(hidden @ weight.T + bias)`.
+
+    Precision and memory as in `token_scores`: a few matrices of `CHUNK_ELEMENTS` are alive at a time, and the backward pass
+    computes them again. Gradients flow to the policy alone.
+
+    Args:
+        policy_hidden: [N, D], the policy's hidden states that predict the tokens.
+        policy_weight: [V, D], its output embedding.
+        policy_bias: [V] or None.
+        reference_hidden: [N, D'], the same of the reference.
+        reference_weight: [V, D'].
+        reference_bias: [V] or None.
+        divergence: values [n] of log-probs [n, V] of policy and reference, each value from its own row; called once a chunk.
+
+    Raises:
+        ValueError: if the two models do not have the same tokens or the same vocabulary.
+    """
+    if policy_hidden.shape[0] != reference_hidden.shape[0]:
+        raise ValueError(f"{policy_hidden.shape[0]} hidden states of the policy, {reference_hidden.shape[0]} of the reference")
+    if policy_weight.shape[0] != reference_weight.shape[0]:
+        raise ValueError(
+            f"the policy's vocabulary has {policy_weight.shape[0]} rows, the reference's {reference_weight.shape[0]}; "
+            "a divergence over the vocabulary needs the same one."
+        )
+    dtypes = _product_dtype(policy_hidden), _product_dtype(reference_hidden)
+    policy = policy_hidden, policy_weight, policy_bias
+    reference = reference_hidden.detach(), reference_weight.detach(), None if reference_bias is None else reference_bias.detach()
+    values: Tensor = _TokenDivergences.apply(*policy, *reference, divergence, dtypes)  # type: ignore[no-untyped-call]
+    return values
 
 
 def completion_sums(token_values: Tensor, completion_index: Tensor, completions: int) -> Tensor:
@@ -79,30 +117,89 @@ class _TokenScores(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets = ctx.saved_tensors
         states, matrix = hidden.to(ctx.dtype), weight.to(ctx.dtype)
-        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        sums = torch.promote_types(torch.float32, weight.dtype)
-        grad_hidden = []
-        grad_weight: Tensor | None = None
-        grad_bias = torch.zeros(bias.shape, dtype=sums, device=bias.device) if bias is not None and wants_bias else None
+        sums = _VocabularyGradients(hidden, weight, bias, matrix, ctx.needs_input_grad[:3])
         for part, ids, grad in zip(*_chunks(states, targets, weight.shape[0], gradients[0]), strict=True):
             # d logp / d logits = onehot(target) - softmax
             delta = _logits(part, matrix, bias).softmax(-1).mul_(-grad[:, None])
             delta.scatter_add_(1, ids[:, None], grad[:, None])
-            if grad_bias is not None:
-                grad_bias += delta.sum(0)
-            delta = delta.to(ctx.dtype)
-            if wants_hidden:
-                grad_hidden.append((delta @ matrix).to(hidden.dtype))
-            if wants_weight:
-                product = delta.T @ part
-                grad_weight = product.to(sums) if grad_weight is None else grad_weight.add_(product)
+            sums.add(delta, part)
+        return (*sums.result(), None, None)
+
+
+class _TokenDivergences(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        other_hidden: Tensor,
+        other_weight: Tensor,
+        other_bias: Tensor | None,
+        divergence: Callable[[Tensor, Tensor], Tensor],
+        dtypes: tuple[torch.dtype, torch.dtype],
+    ) -> Tensor:
+        states, matrix = hidden.to(dtypes[0]), weight.to(dtypes[0])
+        other_states, other_matrix = other_hidden.to(dtypes[1]), other_weight.to(dtypes[1])
+        values = []
+        for part, other_part in zip(*_chunks(states, other_states, weight.shape[0]), strict=True):
+            other_logps = _logits(other_part, other_matrix, other_bias).log_softmax(-1)
+            values.append(divergence(_logits(part, matrix, bias).log_softmax(-1), other_logps))
+        ctx.save_for_backward(hidden, weight, bias, other_hidden, other_weight, other_bias)
+        ctx.divergence, ctx.dtypes = divergence, dtypes
+        return torch.cat(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, other_hidden, other_weight, other_bias = ctx.saved_tensors
+        states, matrix = hidden.to(ctx.dtypes[0]), weight.to(ctx.dtypes[0])
+        other_states, other_matrix = other_hidden.to(ctx.dtypes[1]), other_weight.to(ctx.dtypes[1])
+        sums = _VocabularyGradients(hidden, weight, bias, matrix, ctx.needs_input_grad[:3])
+        for part, other_part, grad in zip(*_chunks(states, other_states, weight.shape[0], gradients[0]), strict=True):
+            other_logps = _logits(other_part, other_matrix, other_bias).log_softmax(-1)
+            with torch.enable_grad():
+                logits = _logits(part, matrix, bias).detach().requires_grad_()
+                values = ctx.divergence(logits.log_softmax(-1), other_logps)
+            (delta,) = torch.autograd.grad(values, logits, grad)
+            sums.add(delta, part)
+        return (*sums.result(), None, None, None, None, None)
+
+
+class _VocabularyGradients:
+    """Gradients of `states @ weight.T + bias` from those of the logits, chunk by chunk; those of the weights are summed in float32."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, matrix: Tensor, wants: tuple[bool, bool, bool]) -> None:
+        self.hidden, self.weight, self.bias, self.matrix = hidden, weight, bias, matrix
+        self.wants_hidden, self.wants_weight, wants_bias = wants
+        self.sums = torch.promote_types(torch.float32, weight.dtype)
+        self.of_hidden: list[Tensor] = []
+        self.of_weight: Tensor | None = None
+        self.of_bias = torch.zeros(bias.shape, dtype=self.sums, device=bias.device) if bias is not None and wants_bias else None
+
+    def add(self, delta: Tensor, part: Tensor) -> None:
+        """Take in the gradient [n, V] of the logits of the states [n, D]; the parts come in the order of `hidden`."""
+        if self.of_bias is not None:
+            self.of_bias += delta.sum(0)
+        delta = delta.to(self.matrix.dtype)
+        if self.wants_hidden:
+            self.of_hidden.append((delta @ self.matrix).to(self.hidden.dtype))
+        if self.wants_weight:
+            product = delta.T @ part
+            self.of_weight = product.to(self.sums) if self.of_weight is None else self.of_weight.add_(product)
+
+    def result(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         return (
-            torch.cat(grad_hidden) if wants_hidden else None,
-            None if grad_weight is None else grad_weight.to(weight.dtype),
-            None if grad_bias is None or bias is None else grad_bias.to(bias.dtype),
-            None,
-            None,
+            torch.cat(self.of_hidden) if self.wants_hidden else None,
+            None if self.of_weight is None else self.of_weight.to(self.weight.dtype),
+            None if self.of_bias is None or self.bias is None else self.of_bias.to(self.bias.dtype),
         )
+
+
+def _product_dtype(hidden: Tensor) -> torch.dtype:
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64:
+        return torch.get_autocast_dtype(kind)
+    return hidden.dtype
 
 
 def _logits(states: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:

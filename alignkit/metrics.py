@@ -6,7 +6,7 @@ Metrics of training and of held-out data share their names, under `train/` and `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, final
 
 TRAIN = "train/"
@@ -21,10 +21,16 @@ IMPLICIT_CHOSEN_REWARDS = "implicit_rewards/chosen"
 IMPLICIT_REJECTED_REWARDS = "implicit_rewards/rejected"
 IMPLICIT_MARGINS = "implicit_rewards/margins"
 IMPLICIT_ACCURACIES = "implicit_rewards/accuracies"
-HEAD_LOSS = "loss/head"
-DPO_LOSS = "loss/dpo"
+TERM_LOSS = "loss/"
+"""Before the name of a term of an objective with several."""
+RATING_ERROR = "ratings/error"
 CHOSEN_LOGPS = "logps/chosen"
 REJECTED_LOGPS = "logps/rejected"
+CHOSEN_CHANGE = "logps/chosen_change"
+CHOSEN_FELL = "logps/chosen_fell"
+CALIBRATION_ERROR = "rewards/calibration_error"
+LENGTH_CORRELATION = "rewards/length_correlation"
+GRADIENT_COSINE = "gradients/cosine"
 TOKEN_ACCURACY = "token_accuracy"
 LEARNING_RATE = "learning_rate"
 GRADIENT_NORM = "gradient_norm"
@@ -57,8 +63,7 @@ METRICS: dict[str, Metric] = {
         Metric(name=IMPLICIT_REJECTED_REWARDS, unit="nats", better="neither", meaning="beta * log-ratio of the rejected completions"),
         Metric(name=IMPLICIT_MARGINS, unit="nats", better="higher", meaning="mean of chosen minus rejected implicit reward"),
         Metric(name=IMPLICIT_ACCURACIES, unit="fraction", better="higher", meaning="pairs ordered rightly by the implicit reward"),
-        Metric(name=HEAD_LOSS, unit="nats", better="lower", meaning="the head's own part of a joint loss"),
-        Metric(name=DPO_LOSS, unit="nats", better="lower", meaning="the cDPO part of a joint loss, before its weight"),
+        Metric(name=RATING_ERROR, unit="rating", better="lower", meaning="mean distance of a head's score from the rating it learns"),
         Metric(
             name=CHOSEN_LOGPS, unit="nats", better="neither", meaning="mean log-probability of a chosen completion, summed over its tokens"
         ),
@@ -67,6 +72,38 @@ METRICS: dict[str, Metric] = {
             unit="nats",
             better="neither",
             meaning="mean log-probability of a rejected completion, summed over its tokens",
+        ),
+        Metric(
+            name=CHOSEN_CHANGE,
+            unit="nats",
+            better="neither",
+            meaning="mean change of a held-out chosen completion's log-probability since the first validation; below 0 with growing "
+            "margins the likelihood is displaced",
+        ),
+        Metric(
+            name=CHOSEN_FELL,
+            unit="fraction",
+            better="lower",
+            meaning="held-out chosen completions that are less likely than at the first validation",
+        ),
+        Metric(
+            name=CALIBRATION_ERROR,
+            unit="fraction",
+            better="lower",
+            meaning="expected calibration error in 15 bins: how far sigmoid(|margin|) is from the share of held-out pairs ordered rightly",
+        ),
+        Metric(
+            name=LENGTH_CORRELATION,
+            unit="1",
+            better="neither",
+            meaning="Pearson correlation of held-out completions' rewards with their tokens; far from 0 the reward measures length",
+        ),
+        Metric(
+            name=GRADIENT_COSINE,
+            unit="1",
+            better="neither",
+            meaning="cosine between the gradients of the chosen and of the rejected log-probabilities of a probe batch; near 1 an update "
+            "that lowers one side lowers both",
         ),
         Metric(name=TOKEN_ACCURACY, unit="fraction", better="higher", meaning="completion tokens that the model ranks first"),
         Metric(
@@ -85,3 +122,18 @@ METRICS: dict[str, Metric] = {
         Metric(name=PADDING_FRACTION, unit="fraction", better="lower", meaning="computed positions that hold no token"),
     )
 }
+
+
+def metric(name: str) -> Metric:
+    """What a logged name stands for; `loss/TERM` and `TERM/NAME` come from objectives with several terms.
+
+    Raises:
+        KeyError: for a name that nothing logs.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    if name.startswith(TERM_LOSS):
+        meaning = f"mean loss of the term {name.removeprefix(TERM_LOSS)}, before its weight"
+        return Metric(name=name, unit="nats", better="lower", meaning=meaning)
+    term, _, own = name.partition("/")
+    return replace(METRICS[own], name=name, meaning=f"{METRICS[own].meaning} ({term})")

@@ -24,8 +24,9 @@ from alignkit.callbacks.samples import Samples
 from alignkit.data.collate import micro_batches
 from alignkit.data.examples import EncodedExample
 from alignkit.data.steps import Steps
+from alignkit.models.adapters import adapters_off
 from alignkit.models.backbone import Backbone
-from alignkit.models.reference import CachedReference, LiveReference
+from alignkit.models.reference import CachedReference, LiveReference, MovingReference
 from alignkit.models.terminal_states import CachedStates
 from alignkit.modules.alignment import AlignmentModule
 from alignkit.run_dir import Scalar
@@ -46,23 +47,28 @@ class Precomputation:
         self._trainer = trainer
         self._device = trainer.strategy.root_device
         self._examples = [*visited(job.data.steps), *job.inputs.prepared.validation]
+        self._mismatched = [example for step in range(job.data.steps.steps) for example in job.data.steps.mismatched_examples(step)]
 
     def run(self, samples: Samples) -> None:
         """The reference's continuations and log-probs, and what heads read of a frozen trunk, as far as the job needs them."""
         module, models = self._job.module, self._job.models
         policy = module.backbone.to(self._device)
         with self._trainer.precision_plugin.forward_context():
-            samples.remember(reference_model(module).to(self._device))
+            with adapters_off(reference_model(module).to(self._device)) as reference:
+                samples.remember(reference)
             if isinstance(module.reference, CachedReference):
                 assert module.reference.backbone is not None
                 assert models.reference_fingerprint is not None
-                filled = self._fill("reference", TOKEN_LOGPS, module.reference.backbone, models.reference_fingerprint)
+                examples = [*self._examples, *self._mismatched]
+                with adapters_off(module.reference.backbone) as reference:
+                    filled = self._fill("reference", TOKEN_LOGPS, reference, models.reference_fingerprint, examples)
                 module.reference.load(filled.values)
                 gc.collect()  # transformers' models are in cycles
             if isinstance(module.states, CachedStates):
-                module.states.load(self._fill("trunk", TERMINAL_STATES, policy, models.policy_fingerprint).values)
+                filled = self._fill("trunk", TERMINAL_STATES, policy, models.policy_fingerprint, self._examples)
+                module.states.load(filled.values)
 
-    def _fill(self, role: str, quantity: Quantity, backbone: Backbone, weights: str) -> Filled:
+    def _fill(self, role: str, quantity: Quantity, backbone: Backbone, weights: str, examples: Sequence[EncodedExample]) -> Filled:
         mode = numeric_mode(self._settings.precision.lightning, self._device)
         folder = cache_root(self._settings.cache_dir) / quantity.name / f"{function_digest(backbone, weights)}-{mode}"
         store = Store(folder, {"values": quantity.name, "function": folder.name}, lambda line: say(f"{role}: {line}"))
@@ -73,7 +79,7 @@ class Precomputation:
             batches=self._batches,
             progress=lambda tokens: progress_bar(f"{role}: {quantity.words}", tokens, shown=shown),
         )
-        filled = filler.fill(store, self._examples, f"waiting for another process, which computes {quantity.words} in {short(folder)}")
+        filled = filler.fill(store, examples, f"waiting for another process, which computes {quantity.words} in {short(folder)}")
         say(f"{role}: {account(filled, quantity.words, store)} (weights {weights})")
         self.results |= {f"{role}/reused": filled.reused, f"{role}/computed": filled.computed, f"{role}_seconds": filled.seconds}
         return filled
@@ -94,7 +100,7 @@ def visited(steps: Steps) -> list[EncodedExample]:
 def reference_model(module: AlignmentModule) -> Backbone:
     """The model that is the reference before the first update: the policy where there is no other."""
     reference = module.reference
-    if isinstance(reference, LiveReference | CachedReference) and reference.backbone is not None:
+    if isinstance(reference, LiveReference | MovingReference | CachedReference) and reference.backbone is not None:
         return reference.backbone
     return module.backbone
 

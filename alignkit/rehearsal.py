@@ -9,34 +9,23 @@ import gc
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, Protocol, Self, cast, final
+from typing import Any, Self, cast, final
 
 import torch
-from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision, Precision
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 from alignkit.batches import PackedBatch
 from alignkit.data.packing import Packing
-from alignkit.data.preparation import PreparedData
-from alignkit.errors import UserError
-from alignkit.hardware import device_kind
 from alignkit.models.backbone import Backbone
-from alignkit.models.heads import Heads
-from alignkit.models.loading import load_config
-from alignkit.models.location import locate
-from alignkit.models.reference import LiveReference, Reference, freeze
 from alignkit.models.tiled_attention import KEPT_KEYS
-from alignkit.modules.alignment import AlignmentModule, Parts, Recipe
-from alignkit.optim import build_optimizer
-from alignkit.resolution import build_loss
-from alignkit.settings import BatchSettings, HeadSettings, JointSettings, RunSettings
+from alignkit.random_module import RunInputs, build_module, module_optimizer, precision_plugin
+from alignkit.settings import BatchSettings, RunSettings
 
 WEIGHTS = "weights"
 REFERENCE = "reference"
@@ -49,21 +38,6 @@ TEMPORARIES = "temporaries"
 CPU = torch.device("cpu")
 Packer = Callable[[BatchSettings, Backbone], Packing]
 """How a model's examples are cut into micro-batches."""
-
-
-class RunInputs(Protocol):
-    """What a forecast reads of `assembly.Inputs`."""
-
-    @property
-    def module_class(self) -> type[AlignmentModule]: ...
-    @property
-    def options(self) -> dict[str, HeadSettings | JointSettings]: ...
-    @property
-    def needs_reference(self) -> bool: ...
-    @property
-    def config(self) -> PretrainedConfig: ...
-    @property
-    def prepared(self) -> PreparedData: ...
 
 
 @final
@@ -170,73 +144,6 @@ for kind, kept in (("tiles", KEPT_KEYS), ("flex", 0)):
 
 
 @final
-class LookedUp:
-    """Log-probs of a reference and hidden states [C, width] of a frozen trunk."""
-
-    def __init__(self, lm: PreTrainedModel, width: int) -> None:
-        self._width, self._dtype = width, lm.dtype
-
-    def token_logps(self, batch: PackedBatch) -> Tensor:
-        return torch.zeros(batch.completion_tokens)
-
-    def __call__(self, batch: PackedBatch) -> Tensor:
-        return torch.zeros(batch.completions, self._width, dtype=self._dtype)
-
-
-def build_module(
-    settings: RunSettings, inputs: RunInputs, config: PretrainedConfig, *, checkpointing: bool, mode: AbstractContextManager[object]
-) -> AlignmentModule:
-    """The module of a run with random weights, which are made under `mode`. Raises what assembly would say of the model."""
-    device = device_kind(settings.hardware.accelerator)
-    with mode:
-        lm = random_lm(config, settings)
-    backbone = Backbone(lm).use_attention(settings.model.attention, device)
-    if checkpointing:
-        backbone.checkpoint_activations()
-    looked_up, reference = LookedUp(lm, backbone.hidden_width), cast(Reference | None, None)
-    if inputs.needs_reference and settings.reference.source == "memory":
-        if (path := settings.reference.path) is not None:
-            config = load_config("reference.path", locate("reference.path", path))
-        with mode:
-            other = random_lm(config, settings)
-        reference = LiveReference(Backbone(other).use_attention(settings.model.attention, device))
-    elif inputs.needs_reference:
-        reference = looked_up
-    frozen = settings.model.train == "heads"
-    if frozen:
-        freeze(backbone)
-    named = {head.name: head for head in inputs.options.values() if isinstance(head, HeadSettings)}
-    with mode, precision_plugin(settings, device).module_init_context():
-        heads = Heads(backbone.hidden_width, named)
-    parts = Parts(backbone=backbone, heads=heads, reference=reference, states=looked_up if frozen else None)
-    recipe = Recipe(optimizer=settings.optimizer, schedule=settings.schedule, steps=settings.steps, log_every=settings.logger.every)
-    return inputs.module_class(parts=parts, recipe=recipe, loss=build_loss(settings.loss, settings.allow_code), **inputs.options)  # type: ignore[call-arg, arg-type]
-
-
-def module_optimizer(settings: RunSettings, module: AlignmentModule) -> torch.optim.Optimizer:
-    """The optimizer of a run."""
-    return build_optimizer(settings.optimizer, trunk=dict(module.backbone.named_parameters()), heads=module.heads.parameters())
-
-
-def random_lm(config: PretrainedConfig, settings: RunSettings) -> PreTrainedModel:
-    """A causal language model with random weights. Raises UserError when there is none of this kind."""
-    try:
-        dtype = torch.bfloat16 if settings.precision.lightning == "bf16-true" else torch.float32
-        lm: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
-    except ValueError as error:
-        reason = str(error).partition(chr(10))[0][:200]
-        raise UserError(f"model.path: a {config.model_type} is no causal language model ({reason})") from None
-    return lm
-
-
-def precision_plugin(settings: RunSettings, device: str) -> Precision:
-    """The one that Lightning's trainer uses."""
-    if settings.precision.lightning == "bf16-mixed":
-        return MixedPrecision("bf16-mixed", device)
-    return HalfPrecision("bf16-true") if settings.precision.lightning == "bf16-true" else Precision()
-
-
-@final
 class Rehearsal:
     """A run without values on the CPU: its module, and what is alive while it works."""
 
@@ -271,7 +178,7 @@ class Rehearsal:
                 self._make_gradients()
             self._ledger.restart()
             self._ledger.kind = ACTIVATIONS
-            loss = self._module.objective(batch).losses.sum()
+            loss = self._module.evaluate(batch).sum()
             self._ledger.kind = TEMPORARIES
             loss.backward()
             del loss

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from alignkit.errors import UserError, did_you_mean
-from alignkit.settings import DatasetSettings, HeadSettings, JointSettings, LossSettings
+from alignkit.errors import UserError, check_range, did_you_mean
+from alignkit.loss_settings import HeadSettings, JointSettings, LossSettings, PartPlace, PartSettings
+from alignkit.settings import DatasetSettings
 
 Record = TypeVar("Record")
 
@@ -23,6 +24,10 @@ MODULES = "alignkit.modules"
 SOURCES = "alignkit.data.sources"
 
 JOINT_KEYS = frozenset(field.name for field in dataclasses.fields(JointSettings))
+PART_KEYS = frozenset(("loss", "head", *(field.name for field in dataclasses.fields(PartPlace))))
+"""What a part of an objective has beside the options of its loss."""
+PARTS = "parts"
+"""The option that makes an objective a sum."""
 
 EXPECTED: Mapping[Any, str] = {
     float: "a number",
@@ -88,6 +93,12 @@ def to_record(record: type[Record], values: Mapping[str, Any], where: str) -> Re
     for key in values:
         if key not in fields:
             raise UserError(f"{prefix}{key}: no such key.{did_you_mean(key, fields)} {where} has {', '.join(fields) or 'none'}.")
+    hints = typing.get_type_hints(record)
+    if inner := {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}:
+        # Record by record, so that each names its own keys; OmegaConf cannot fill a frozen one inside another.
+        flat = dataclasses.make_dataclass(record.__name__, [(name, hints[name]) for name in fields if name not in inner])
+        own: Any = to_record(flat, {key: values[key] for key in values if key not in inner}, where)
+        return record(**vars(own), **{name: inner_record(hint, values.get(name), f"{prefix}{name}") for name, hint in inner.items()})
     try:
         built = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(record), dict(values)))
     except MissingMandatoryValue as error:
@@ -100,6 +111,13 @@ def to_record(record: type[Record], values: Mapping[str, Any], where: str) -> Re
     return typing.cast(Record, built)
 
 
+def inner_record(record: Any, values: object, where: str) -> Any:
+    """A record inside another. Raises what `to_record` raises, and UserError where there are no keys at all."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where} = {values!r}; must be {expected(dict)}.")
+    return to_record(record, values, where)
+
+
 def expected(hint: Any) -> str:
     """What a field of this type takes, in words."""
     kinds = [hint]
@@ -109,37 +127,70 @@ def expected(hint: Any) -> str:
     return " or ".join([*words, "null"] if type(None) in kinds else words)
 
 
-def option_records(options: Mapping[str, Any]) -> dict[str, HeadSettings | JointSettings]:
-    """The options that belong to the loss's module, as records: `head` and `joint`, each where its keys are present.
+def loss_parts(settings: LossSettings) -> tuple[PartSettings, ...]:
+    """The weighted parts of an objective: those under `loss.parts`, a head's loss with its joint cDPO term, or the loss alone.
 
     Raises:
         UserError: when a value is out of range or of the wrong type.
     """
-    records: dict[str, HeadSettings | JointSettings] = {}
-    if "head" in options:
-        head = options["head"]
+    options = settings.options
+    if PARTS in options:
+        return tuple(part_settings(name, f"loss.parts.{name}", values) for name, values in options[PARTS].items())
+    label = settings.name.rpartition(".")[2]
+    if not options.keys() >= JOINT_KEYS:
+        return (part_settings(label, "loss", {"loss": settings.name, **options}),)
+    joint = to_record(JointSettings, {key: options[key] for key in JOINT_KEYS}, "loss")
+    own = {key: value for key, value in options.items() if key not in JOINT_KEYS}
+    if joint.beta is None:
+        return (part_settings(label, "loss", {"loss": settings.name, **own}),)
+    cdpo = {"loss": "cdpo", "weight": joint.dpo_weight, "beta": joint.beta, "epsilon": joint.dpo_epsilon}
+    return (part_settings("head", "loss", {"loss": settings.name, **own}), part_settings("dpo", "loss", cdpo))
+
+
+def part_settings(name: str, where: str, values: Mapping[str, Any]) -> PartSettings:
+    """One part; what is no key of every part is an option of its loss.
+
+    Raises:
+        UserError: when a value is out of range or of the wrong type.
+    """
+    given = {"weight": 1.0, "head": None, "source": None, "attribute": None} | dict(values)
+    head = given["head"]
+    if head is not None:
         if not isinstance(head, Mapping):
-            raise UserError(f"loss.head = {head!r}; must be {expected(dict)}.")
-        records["head"] = to_record(HeadSettings, head, "loss.head")
-    if options.keys() >= JOINT_KEYS:
-        records["joint"] = to_record(JointSettings, {key: options[key] for key in JOINT_KEYS}, "loss")
-    return records
+            raise UserError(f"{where}.head = {head!r}; must be {expected(dict)}.")
+        head = to_record(HeadSettings, head, f"{where}.head")
+    options = {key: value for key, value in given.items() if key not in PART_KEYS}
+    place = to_record(PartPlace, {key: given[key] for key in ("weight", "source", "attribute")}, where)
+    check_range(f"{where}.weight", place.weight, above=0.0, hint="Leave a part out that is to have none.")
+    return PartSettings(name=name, where=where, loss=str(given["loss"]), head=head, place=place, options=options)
 
 
 def loss_fields(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that belong to the loss class itself."""
-    of_module = {"head"} | (JOINT_KEYS if options.keys() >= JOINT_KEYS else frozenset())
-    return {key: value for key, value in options.items() if key not in of_module}
+    """The options of a loss's file that belong to its class."""
+    elsewhere = PART_KEYS | (JOINT_KEYS if options.keys() >= JOINT_KEYS else frozenset())
+    return {key: value for key, value in options.items() if key not in elsewhere}
 
 
-def build_loss(settings: LossSettings, allow_code: Sequence[str] = ()) -> object:
-    """The loss, which checks its own ranges. Imports torch, and nothing heavier.
+def build_losses(settings: LossSettings, allow_code: Sequence[str] = ()) -> tuple[tuple[PartSettings, Any], ...]:
+    """The objective's parts with their losses, which check their own ranges. Imports torch, and nothing heavier.
+
+    Raises:
+        UserError: naming the option that a loss refuses.
+    """
+    return tuple((part, build_part(part, allow_code)) for part in loss_parts(settings))
+
+
+def build_part(part: PartSettings, allow_code: Sequence[str] = ()) -> object:
+    """The loss of one part.
 
     Raises:
         UserError: naming the option that the loss refuses.
     """
-    option_records(settings.options)
-    return build(LOSSES, settings.name, loss_fields(settings.options), "loss", allow_code)
+    try:
+        return build(LOSSES, part.loss, part.options, "loss", allow_code)
+    except UserError as error:
+        # A loss names its fields `loss.beta`, wherever it stands.
+        raise UserError(str(error) if part.where == "loss" else f"{part.where}: {error}") from None
 
 
 def build_source(settings: DatasetSettings, allow_code: Sequence[str] = ()) -> object:

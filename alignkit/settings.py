@@ -7,100 +7,12 @@ A test keeps the two in step. Nothing here imports anything heavy, so that a mis
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 from alignkit.errors import UserError, check_choice, check_range
+from alignkit.loss_settings import LossSettings
+from alignkit.model_settings import ModelSettings, ReferenceSettings
 from alignkit.optimizer_settings import OptimizerSettings, ScheduleSettings
-
-
-@final
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LossSettings:
-    """`loss=`: the objective, the module that trains it and the number that says whether it works."""
-
-    name: str
-    """`con_dph` is the one public class of `alignkit/losses/con_dph.py`; a dotted name is a module of an `allow_code` package."""
-    module: str
-    """`dph` is the one public class of `alignkit/modules/dph.py`."""
-    monitor: str
-    """Metric that decides which checkpoint is the best."""
-    options: dict[str, Any]
-    """The fields of the loss class and of the module's options, as typed by the user."""
-
-
-@final
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HeadSettings:
-    """`loss.head`: a head that reads one score from the hidden state at a completion's last token (facts: DPH 1.4)."""
-
-    POOLERS: ClassVar[tuple[str, ...]] = ("identity", "bert", "t5", "swiglu_bert", "swiglu_t5")
-
-    name: str
-    """Key of the head in `heads.safetensors`."""
-    pooler: str
-    """What stands between the hidden state and the linear map to one score."""
-    dropout: float
-    """Dropout inside the pooler, [0, 1)."""
-    init_std: float | None
-    """Standard deviation of the initial weights; null means 1 / sqrt(hidden width + 1)."""
-
-    def __post_init__(self) -> None:
-        check_choice("loss.head.pooler", self.pooler, self.POOLERS)
-        check_range("loss.head.dropout", self.dropout, low=0.0, below=1.0)
-        if self.init_std is not None:
-            check_range("loss.head.init_std", self.init_std, low=0.0)
-
-
-@final
-@dataclass(frozen=True, kw_only=True, slots=True)
-class JointSettings:
-    """The cDPO term that a preference head may be trained with: `loss = head loss + dpo_weight * cdpo(beta, dpo_epsilon)`."""
-
-    dpo_weight: float
-    """Weight of the cDPO term; 0 leaves the term and its reference model out."""
-    beta: float | None
-    """Strength of the KL constraint in the cDPO term, > 0; null exactly when `dpo_weight` is 0."""
-    dpo_epsilon: float
-    """Label smoothing of the cDPO term, [0, 0.5)."""
-
-    def __post_init__(self) -> None:
-        check_range("loss.dpo_weight", self.dpo_weight, low=0.0)
-        check_range("loss.dpo_epsilon", self.dpo_epsilon, low=0.0, below=0.5)
-        if self.dpo_weight > 0:
-            if self.beta is None:
-                raise UserError("loss.beta is missing: it is the strength of the joint cDPO term. Try loss.beta=0.1.")
-            check_range("loss.beta", self.beta, above=0.0)
-        elif self.beta is not None:
-            raise UserError(
-                f"loss.beta = {self.beta} has no effect while loss.dpo_weight = 0: beta is the strength of the joint cDPO term. "
-                "Leave loss.beta out, or try loss.dpo_weight=1."
-            )
-
-
-@final
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelSettings:
-    """`model=`: the language model that is trained."""
-
-    name: str
-    """Label in run names."""
-    path: str
-    """Hub id, folder, or `builtin:tiny`."""
-    train: str
-    """`all`: trunk and heads; `heads`: the trunk is frozen, its logits stay bit-identical."""
-    attention: str
-    """How packed rows attend: `tiles` (CPUs), `flex` (GPUs), `dense` (a mask of a row's length squared, anywhere); `auto`: the
-    fastest that the model and the device can."""
-    checkpointing: str
-    """`full`: activations of a layer are computed again in the backward pass, for a fraction of the memory and a third more time;
-    `off`; `auto`: full where the run would not fit into memory otherwise."""
-    compile: bool
-    """Compile the layers with torch.compile: minutes at the start, for a faster step where the device gains by it."""
-
-    def __post_init__(self) -> None:
-        check_choice("model.train", self.train, ("all", "heads"))
-        check_choice("model.attention", self.attention, ("auto", "tiles", "flex", "dense"))
-        check_choice("model.checkpointing", self.checkpointing, ("auto", "off", "full"))
 
 
 @final
@@ -163,20 +75,6 @@ class BatchSettings:
         check_range("batch.pairs", self.pairs, low=1)
         check_range("batch.tokens", self.tokens, low=16)
         check_choice("batch.layout", self.layout, ("packed", "rows"))
-
-
-@final
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReferenceSettings:
-    """`reference=`: the frozen model that log-ratios and the KL are measured against."""
-
-    source: str
-    """`cache`: its log-probs are computed once, before training, and kept in `cache_dir`; `memory`: it runs in every step."""
-    path: str | None
-    """Folder or hub id of the reference; null is the policy as it is when training starts."""
-
-    def __post_init__(self) -> None:
-        check_choice("reference.source", self.source, ("cache", "memory"))
 
 
 @final
@@ -249,6 +147,8 @@ class CallbackSettings:
     progress_bar: bool
     checkpoints: bool
     """Keep the newest state and the best by the loss's monitor under `checkpoints/`."""
+    gradient_cosine: bool
+    """After each validation, the cosine between the gradients of chosen and rejected log-probs: two more backward passes."""
 
 
 @final

@@ -18,14 +18,15 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 
 from alignkit.assembly import Job, assemble, say
 from alignkit.callbacks.certificate import Certificate
+from alignkit.callbacks.gradient_cosine import GradientCosine
 from alignkit.callbacks.interruption import Interruption
 from alignkit.callbacks.metrics_log import MetricsLog
 from alignkit.callbacks.progress import Progress
 from alignkit.callbacks.samples import Continuation, Samples
 from alignkit.errors import DivergedError
 from alignkit.hardware import bf16_gain, device_kind, keep_freed_memory
-from alignkit.metrics import METRICS, VALIDATION
-from alignkit.models.export import save_heads, save_model
+from alignkit.metrics import VALIDATION, metric
+from alignkit.models.export import save_adapter, save_heads, save_model
 from alignkit.precomputation import Precomputation
 from alignkit.run_dir import RunDir, Scalar, read_jsonl
 from alignkit.settings import RunSettings
@@ -87,7 +88,7 @@ def fit(
         trainer.save_checkpoint(run.checkpoints / LAST)
     elif diverged is None and job.module.last_validated != job.module.steps_done:
         trainer.validate(job.module, datamodule=job.data, verbose=False)
-    export(run, job)
+    export(settings, run, job)
     measured = {**precomputation.results, **certificate.results}
     results = collect(run, job, measured, settings.loss.monitor, seconds=time.perf_counter() - started)
     run.write_results(results)
@@ -136,10 +137,12 @@ def build_samples(settings: RunSettings, run: RunDir, job: Job) -> Samples:
 def build_trainer(settings: RunSettings, run: RunDir, job: Job, loggers: list[Logger], callbacks: list[Any]) -> Trainer:
     """Lightning's trainer; one optimiser step a batch, one epoch a run."""
     callbacks = list(callbacks)
+    if settings.callbacks.gradient_cosine:
+        callbacks.append(GradientCosine())
     if settings.callbacks.progress_bar:
         callbacks.append(Progress())
     if settings.callbacks.checkpoints:
-        better = METRICS[settings.loss.monitor.removeprefix(VALIDATION)].better
+        better = metric(settings.loss.monitor.removeprefix(VALIDATION)).better
         mode = "min" if better == "lower" else "max"
         common: dict[str, Any] = {"dirpath": run.checkpoints, "enable_version_counter": False}
         callbacks += [
@@ -166,9 +169,10 @@ def build_trainer(settings: RunSettings, run: RunDir, job: Job, loggers: list[Lo
     )
 
 
-def export(run: RunDir, job: Job) -> None:
+def export(settings: RunSettings, run: RunDir, job: Job) -> None:
     """`model/` and, where heads were trained, `heads.safetensors` and `heads.json`."""
-    save_model(run.model, job.module.backbone, job.inputs.tokenizer)
+    as_adapter = settings.model.adapter is not None and settings.model.lora.export == "adapter"
+    (save_adapter if as_adapter else save_model)(run.model, job.module.backbone, job.inputs.tokenizer)
     if len(job.module.heads) > 0:
         save_heads(run, job.module.heads, terminator=job.inputs.terminator, tokenizer=job.inputs.tokenizer)
 
@@ -178,7 +182,7 @@ def collect(run: RunDir, job: Job, measured: Mapping[str, Scalar], monitor: str,
     rows = [row for row in read_jsonl(run.metrics) if any(name.startswith(VALIDATION) for name in row)]
     first, last = (({name: row[name] for name in row if name.startswith(VALIDATION)}) for row in (rows[0], rows[-1]))
     watched = [value for row in rows if isinstance(value := row.get(monitor), int | float)]
-    best = (min if METRICS[monitor.removeprefix(VALIDATION)].better == "lower" else max)(watched) if watched else None
+    best = (min if metric(monitor.removeprefix(VALIDATION)).better == "lower" else max)(watched) if watched else None
     return {
         "formula": job.formula,
         **{f"start/{name}": value for name, value in first.items()},

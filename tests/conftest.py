@@ -24,16 +24,17 @@ from alignkit.caches.store import Store
 from alignkit.data.collate import micro_batches
 from alignkit.data.examples import EncodedExample
 from alignkit.data.packing import Packing
+from alignkit.loss_settings import HeadSettings
 from alignkit.models.backbone import Backbone
 from alignkit.models.heads import Heads
 from alignkit.models.reference import LiveReference, freeze, frozen_copy
 from alignkit.optimizer_settings import AdamWSettings, OptimizerSettings, ScheduleSettings
-from alignkit.settings import HeadSettings, JointSettings
 
 if TYPE_CHECKING:  # lightning takes seconds to import; most tests do without
     from lightning import Trainer
 
     from alignkit.modules.alignment import AlignmentModule
+    from alignkit.modules.term import Term
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # for processes that tests start
 huggingface_hub.constants.HF_HUB_OFFLINE = True  # for this one, which has read the variable already
@@ -142,7 +143,7 @@ ADAMW = AdamWSettings(
 
 
 def build_module(
-    objective: str,
+    objective: str | Sequence[Term[Any]],
     lm: PreTrainedModel,
     *,
     reference: PreTrainedModel | None = None,
@@ -152,7 +153,8 @@ def build_module(
     optimizer: OptimizerSettings = ADAMW,
     dropout: float = 0.0,
 ) -> AlignmentModule:
-    """The module of one of `OBJECTIVES`; the reference, where it needs one, is a frozen copy unless another model is given."""
+    """The module of one of `OBJECTIVES`, or of terms, whose heads are called `dph`; the reference, where it needs one, is a frozen copy
+    unless another model is given."""
     from alignkit.losses.bradley_terry import BradleyTerry
     from alignkit.losses.cdpo import CDPO
     from alignkit.losses.con_dph import ConDPH
@@ -161,36 +163,41 @@ def build_module(
     from alignkit.losses.ipo_avg import IPOAvg
     from alignkit.losses.sep_dph import SepDPH
     from alignkit.losses.sft import SFT
-    from alignkit.modules.alignment import Parts, Recipe
-    from alignkit.modules.dph import DPHModule
-    from alignkit.modules.dpo import DPOModule
-    from alignkit.modules.reward import RewardModule
-    from alignkit.modules.sft import SFTModule
+    from alignkit.modules.alignment import AlignmentModule
+    from alignkit.modules.forward import Parts
+    from alignkit.modules.objective import Objective
+    from alignkit.modules.recipe import Recipe
+    from alignkit.modules.term import Place
+    from alignkit.modules.term_kinds import build_term, reads_head
 
     head = HeadSettings(name="dph", pooler="identity", dropout=dropout, init_std=0.5)
-    joint = JointSettings(dpo_weight=0.0, beta=None, dpo_epsilon=0.0)
-    if objective.startswith("joint_"):
-        joint = JointSettings(dpo_weight=0.5, beta=0.1, dpo_epsilon=0.2)
-    module, arguments = {
-        "sft": (SFTModule, {"loss": SFT()}),
-        "bradley_terry": (RewardModule, {"loss": BradleyTerry(use_margin=False, centering=0.01), "head": head}),
-        "dpo": (DPOModule, {"loss": DPO(beta=0.1)}),
-        "cdpo": (DPOModule, {"loss": CDPO(beta=0.1, epsilon=0.1)}),
-        "ipo": (DPOModule, {"loss": IPO(beta=0.1)}),
-        "ipo_avg": (DPOModule, {"loss": IPOAvg(beta=0.1)}),
-        "con_dph": (DPHModule, {"loss": ConDPH(epsilon=0.1), "head": head, "joint": joint}),
-        "sep_dph": (DPHModule, {"loss": SepDPH(epsilon=0.1), "head": head, "joint": joint}),
-    }[objective.removeprefix("joint_")]
+    losses = {
+        "sft": SFT(),
+        "bradley_terry": BradleyTerry(use_margin=False, centering=0.01),
+        "dpo": DPO(beta=0.1),
+        "cdpo": CDPO(beta=0.1, epsilon=0.1),
+        "ipo": IPO(beta=0.1),
+        "ipo_avg": IPOAvg(beta=0.1),
+        "con_dph": ConDPH(epsilon=0.1),
+        "sep_dph": SepDPH(epsilon=0.1),
+    }
+    terms = objective
+    if isinstance(objective, str):
+        joint, loss = objective.startswith("joint_"), losses[objective.removeprefix("joint_")]
+        terms = [build_term(loss, Place(name="head" if joint else objective, head="dph" if reads_head(type(loss)) else None))]
+        if joint:
+            terms.append(build_term(CDPO(beta=0.1, epsilon=0.2), Place(name="dpo", weight=0.5)))
+    whole = Objective(terms)
+    with_head = any(reads_head(type(term.loss)) for term in terms)
     backbone = Backbone(lm)
-    needs_reference = module.uses_reference or joint.dpo_weight > 0
-    frozen = LiveReference(frozen_copy(backbone) if reference is None else Backbone(reference)) if needs_reference else None
+    frozen = LiveReference(frozen_copy(backbone) if reference is None else Backbone(reference)) if whole.needs_reference else None
     if frozen_trunk:
         freeze(backbone)
     torch.manual_seed(0)
-    heads = Heads(backbone.hidden_width, {"dph": head} if module.uses_head else {}).to(lm.dtype)
+    heads = Heads(backbone.hidden_width, {"dph": head} if with_head else {}).to(lm.dtype)
     schedule = ScheduleSettings(name="constant", warmup_steps=0, final_ratio=1.0)
     recipe = Recipe(optimizer=optimizer, schedule=schedule, steps=steps, log_every=log_every)
-    return module(parts=Parts(backbone=backbone, heads=heads, reference=frozen), recipe=recipe, **arguments)
+    return AlignmentModule(parts=Parts(backbone=backbone, heads=heads, reference=frozen), recipe=recipe, objective=whole)
 
 
 def fit_module(
@@ -266,6 +273,17 @@ def objective(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def module_factory() -> Callable[..., AlignmentModule]:
     return build_module
+
+
+def losses_of_batch(module: AlignmentModule, batch: PackedBatch) -> Tensor:
+    """The losses of the objective, example by example (tokens for sft): its terms are all counted in the same unit here."""
+    evaluation = module.evaluate(batch)
+    return sum(evaluation.weights[name] * output.losses for name, output in evaluation.outputs.items())
+
+
+@pytest.fixture(scope="session")
+def losses_of() -> Callable[..., Tensor]:
+    return losses_of_batch
 
 
 @pytest.fixture(scope="session")

@@ -14,17 +14,24 @@ import yaml
 from alignkit.command_line import precheck
 from alignkit.configuration import conf_dir
 from alignkit.help_page import head_comment
+from alignkit.loss_settings import HeadSettings
 from alignkit.metrics import METRICS, VALIDATION
+from alignkit.modules.term_kinds import reads_head
 from alignkit.optimizer_settings import OPTIMIZER_SETTINGS
-from alignkit.resolution import JOINT_KEYS, LOSSES, MODULES, SOURCES, loss_fields, resolve
-from alignkit.settings import DatasetSettings, HeadSettings, RunSettings
+from alignkit.resolution import LOSSES, PARTS, SOURCES, loss_fields, resolve
+from alignkit.settings import DatasetSettings, RunSettings
 
 FILES = sorted(conf_dir().rglob("*.yaml"))
 OPTIONS = [(file.parent.name, file.stem) for file in FILES if file.parent != conf_dir()]
 ALIASES = {"reward": "bradley_terry"}
 LABELS = {"reference": "source"}
 """The key that tells an option, where it is not `name`."""
-MISSING = {"hf": ["model.path=DIR"], "tiny_sft": ["model.path=DIR"]}
+MISSING = {
+    "composite": ["loss.parts={a: {loss: dpo}, b: {loss: sft, weight: 0.1}}"],
+    "hf": ["model.path=DIR"],
+    "mixture": ["dataset.parts={a: {source: hh_rlhf}}"],
+    "tiny_sft": ["model.path=DIR"],
+}
 """What an option leaves to the user."""
 NOT_LOSSES = {"__init__", "outputs", "families"}
 
@@ -53,7 +60,11 @@ def test_every_option_composes_and_passes_all_checks(group: str, option: str) ->
         assert getattr(getattr(settings, group), LABELS.get(group, "name")) == ALIASES.get(option, option)
 
 
-@pytest.mark.parametrize("loss", options("loss"))
+LOSS_FILES = [loss for loss in options("loss") if PARTS not in read("loss", loss)]
+"""Those of a loss: a sum has parts instead."""
+
+
+@pytest.mark.parametrize("loss", LOSS_FILES)
 def test_a_loss_file_has_the_fields_of_its_class(loss: str) -> None:
     own = {key: value for key, value in read("loss", loss).items() if key not in ("name", "module", "monitor")}
     assert set(loss_fields(own)) == field_names(resolve(LOSSES, loss))
@@ -61,12 +72,9 @@ def test_a_loss_file_has_the_fields_of_its_class(loss: str) -> None:
         assert set(own["head"]) == field_names(HeadSettings)
 
 
-@pytest.mark.parametrize("loss", options("loss"))
-def test_a_loss_file_has_the_options_of_its_module(loss: str) -> None:
-    own = read("loss", loss)
-    given = {"head"} & own.keys() | ({"joint"} if own.keys() >= JOINT_KEYS else set())
-    wanted = inspect.signature(resolve(MODULES, own["module"])).parameters.keys()
-    assert given == wanted & {"head", "joint"}
+@pytest.mark.parametrize("loss", LOSS_FILES)
+def test_a_loss_file_has_a_head_where_its_loss_reads_one(loss: str) -> None:
+    assert ("head" in read("loss", loss)) == reads_head(resolve(LOSSES, loss))
 
 
 @pytest.mark.parametrize("loss", options("loss"))
@@ -78,7 +86,7 @@ def test_a_loss_file_watches_a_metric_that_exists(loss: str) -> None:
 
 def test_every_loss_has_a_file() -> None:
     folder = Path(str(inspect.getfile(resolve(LOSSES, "dpo")))).parent
-    assert {file.stem for file in folder.glob("*.py")} - NOT_LOSSES == set(options("loss"))
+    assert {file.stem for file in folder.glob("*.py")} - NOT_LOSSES == set(LOSS_FILES)
 
 
 @pytest.mark.parametrize("dataset", options("dataset"))

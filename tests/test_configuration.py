@@ -10,16 +10,16 @@ from omegaconf import OmegaConf
 
 from alignkit import configuration
 from alignkit.command_line import precheck
-from alignkit.configuration import check_config, conf_dir, config_yaml
+from alignkit.configuration import check_config, conf_dir, config_yaml, packaged
 from alignkit.errors import UserError
-from alignkit.resolution import LOSSES, build_loss, option_records, resolve
-from alignkit.settings import HeadSettings, JointSettings, LossSettings
+from alignkit.loss_settings import HeadSettings, LossSettings
+from alignkit.resolution import LOSSES, build_losses, resolve
 
 HF_TOKEN = "hf_" + "aB3" * 12
 
 WRONG = [
     # Names
-    ("loss=con_dpo", r"^unknown loss 'con_dpo'; bradley_terry, cdpo, con_dph, .* exist\. Did you mean 'con_dph'\?$"),
+    ("loss=con_dpo", r"^unknown loss 'con_dpo'; aot, .*, cdpo, .*, con_dph, .* exist\. Did you mean 'con_dph'\?$"),
     ("loss=con_dhp", r"Did you mean 'con_dph'\?"),
     ("model=gtp2", r"^unknown model 'gtp2'; .* Did you mean 'gpt2'\?"),
     ("dataset=hhrlhf", r"Did you mean 'hh_rlhf'\?"),
@@ -32,7 +32,7 @@ WRONG = [
     ("optimizer.name=adam", r"^unknown optimizer 'adam'"),
     ("dataset.source=hh", r"^unknown dataset source 'hh'"),
     ("~model", r"^model = None; must name or hold its settings"),
-    ("loss.module=sft", r"^loss.module = 'sft'; con_dph is trained by dph"),
+    ("loss.module=dph", r"^loss.module = 'dph'; con_dph is trained by alignment"),
     ("loss.monitor=val/accuracy", r"^loss.monitor = 'val/accuracy'; must be one of .*val/rewards/accuracies"),
     ("model.name=../../x", r"^model.name = '../../x'; must be letters, digits"),
     # Keys
@@ -41,12 +41,28 @@ WRONG = [
     ("loss.bta=0.2", r"^loss\.bta: no such key\. Did you mean 'beta'\? con_dph has name, module, monitor, epsilon"),
     ("+loss.betta=1", r"^loss\.betta: no such key\. Did you mean 'beta'\?"),
     ("++loss.head.dropuot=0.1", r"^loss\.head\.dropuot: no such key\. Did you mean 'dropout'\?"),
-    ("loss=dpo loss.epsilon=0.1", r"^loss\.epsilon: dpo has no option 'epsilon'; cdpo, con_dph, sep_dph have it\.$"),
-    ("loss=sft +loss.head.dropout=0.1", r"^loss\.head: sft has no option 'head'; bradley_terry, con_dph, sep_dph have it"),
+    ("loss=dpo loss.epsilon=0.1", r"^loss\.epsilon: dpo has no option 'epsilon'; .*cdpo, con_dph, .*sep_dph have it\.$"),
+    ("loss=sft +loss.head.dropout=0.1", r"^loss\.head: sft has no option 'head'; bradley_terry, .*con_dph, .*sep_dph have it"),
     ("optimizer=rmsprop optimizer.beta1=0.9", r"^optimizer\.beta1: rmsprop has no option 'beta1'; adamw.* ha(s|ve) it"),
     ("dataset=hh_rlhf dataset.noise=0.1", r"^dataset\.noise: hh_rlhf has no option 'noise'; reviews has it"),
     ("batch.size=4", r"^batch\.size: no such key"),
     ("loss.options.beta=1", r"^loss\.options: no such key"),
+    ("model.lora.rank=abc", r"^model\.lora\.rank = 'abc'; must be a whole number"),
+    ("+model.lora.rnk=3", r"^model\.lora\.rnk: no such key\. Did you mean 'rank'\? model\.lora has rank, alpha"),
+    ("model.lora=3", r"^model\.lora = 3; must be a mapping"),
+    ("model.lora.rank=8", r"^model\.lora\.rank = 8 has no effect while model\.adapter = null"),
+    ("reference.mix=0.3", r"^reference\.mix = 0\.3 has no effect"),
+    # Sums
+    ("loss=composite", r"^loss\.parts = \{\}; must name the terms of the sum\. Try 'loss\.parts="),
+    ("loss=composite loss.parts={a: dpo}", r"^loss\.parts\.a = 'dpo'; must say which loss it is"),
+    ("loss=composite loss.parts={a: {loss: dop}}", r"^unknown loss 'dop'; .* Did you mean 'dpop?'"),
+    ("loss=composite loss.parts={a: {loss: composite}}", r"^unknown loss 'composite'"),
+    ("loss=composite loss.parts={a: {loss: dpo, epsilon: 0.1}}", r"^loss\.parts\.a\.epsilon: dpo has no option 'epsilon'"),
+    ("loss=composite loss.parts={a: {loss: dpo, beta: 0}}", r"^loss\.parts\.a: loss\.beta = 0"),
+    ("loss=composite loss.parts={a: {loss: dpo, weight: 0}}", r"^loss\.parts\.a\.weight = 0"),
+    ("loss=composite loss.parts={a: {loss: dpo, head: {name: x}}}", r"^loss\.parts\.a\.head: dpo reads no head"),
+    ("loss=composite loss.parts={a: {loss: dpo, attribute: x}}", r"^loss\.parts\.a\.attribute: dpo reads no rating"),
+    ("loss=composite loss.parts={a/b: {loss: dpo}}", r"a/b"),
     # Types
     ("loss.beta=abc", r"^loss\.beta = 'abc'; must be a number or null\.$"),
     ("loss.head.dropout='abc'", r"^loss\.head\.dropout = 'abc'; must be a number\.$"),
@@ -82,7 +98,7 @@ WRONG = [
     ("validation.every=0", r"^validation\.every = 0"),
     ("dataset.noise=3", r"^dataset\.noise = 3\.0; must be a number in \[0, 0\.5\]"),
     ("reference.source=path", r"^reference\.source = 'path'; must be one of cache, memory"),
-    ("reference=copy", r"^unknown reference 'copy'; cache, memory exist"),
+    ("reference=copy", r"^unknown reference 'copy'; cache, memory, moving exist"),
     ("cache_dir=[a]", r"^cache_dir = \['a'\]; must be text or null"),
     ("dataset=local dataset.path=nowhere.jsonl", r"^dataset\.path = 'nowhere\.jsonl'; there is no such file"),
     (f"run_dir={Path(configuration.__file__).parent}/runs", r"lies inside the installed alignkit"),
@@ -204,15 +220,32 @@ def test_flags_may_stand_anywhere() -> None:
     assert len(precheck(["loss=dpo", "-m", "loss.beta=0.1,0.2"])) == 2
 
 
-def test_build_loss_makes_the_class_of_the_name() -> None:
-    options = {"epsilon": 0.1, "dpo_weight": 0.0, "beta": None, "dpo_epsilon": 0.1}
-    options["head"] = {"name": "dph", "pooler": "identity", "dropout": 0.0, "init_std": None}
-    loss = build_loss(LossSettings(name="con_dph", module="dph", monitor="val/loss", options=options))
+def test_the_loss_is_the_class_of_its_name_and_its_head_a_record() -> None:
+    options = {"epsilon": 0.1, "dpo_weight": 0.0, "beta": None, "dpo_epsilon": 0.1, "head": read_head("con_dph")}
+    ((part, loss),) = build_losses(LossSettings(name="con_dph", module="alignment", monitor="val/loss", options=options))
     assert type(loss).__name__ == "ConDPH"
     assert type(loss) is resolve(LOSSES, "con_dph")
-    records = option_records(options)
-    assert isinstance(records["head"], HeadSettings)
-    assert isinstance(records["joint"], JointSettings)
+    assert isinstance(part.head, HeadSettings)
+    assert (part.name, part.place.weight) == ("con_dph", 1.0)
+
+
+def test_a_joint_term_is_a_part_of_its_own() -> None:
+    options = {"epsilon": 0.1, "dpo_weight": 0.5, "beta": 0.3, "dpo_epsilon": 0.2, "head": read_head("con_dph")}
+    (head, _), (dpo, cdpo) = build_losses(LossSettings(name="con_dph", module="alignment", monitor="val/loss", options=options))
+    assert (head.name, dpo.name, dpo.loss, dpo.place.weight, dpo.head) == ("head", "dpo", "cdpo", 0.5, None)
+    assert (cdpo.beta, cdpo.epsilon) == (0.3, 0.2)
+
+
+def read_head(loss: str) -> dict[str, object]:
+    return dict(packaged("loss")[loss]["head"])
+
+
+def test_the_parts_of_a_sum_take_the_values_of_their_losses_where_none_is_typed() -> None:
+    (settings,) = precheck(["loss=composite", "loss.parts={a: {loss: cdpo, epsilon: 0.3}, b: {loss: bradley_terry, weight: 2}}"])
+    assert settings.loss.options["parts"]["a"] == {"loss": "cdpo", "beta": 0.1, "epsilon": 0.3}
+    (a, cdpo), (b, _) = build_losses(settings.loss)
+    assert (a.name, cdpo.beta, cdpo.epsilon, a.place.weight) == ("a", 0.1, 0.3, 1.0)
+    assert (b.name, b.place.weight, b.head.name) == ("b", 2.0, "reward")
 
 
 def test_resolve_refuses_a_module_without_one_public_class() -> None:
@@ -246,7 +279,8 @@ def my_pkg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_a_loss_of_another_package_is_checked_like_ours(my_pkg: list[str]) -> None:
     (settings,) = precheck([*my_pkg, "loss.gamma=2"])
-    assert build_loss(settings.loss, settings.allow_code).gamma == 2.0  # type: ignore[attr-defined]
+    ((_, loss),) = build_losses(settings.loss, settings.allow_code)
+    assert loss.gamma == 2.0
     for typed, answer in (
         ([], r"^loss\.gamma is missing"),
         (["loss.gamma=0"], r"^loss\.gamma = 0\.0"),

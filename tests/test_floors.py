@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "alignkit"
 FILES = sorted(PACKAGE.rglob("*.py"))
 TOP = 4
 FLOORS = {
-    0: ("errors", "settings", "optimizer_settings", "metrics", "run_dir", "batches"),
+    0: ("errors", "settings", "loss_settings", "model_settings", "optimizer_settings", "metrics", "run_dir", "batches"),
     1: ("logps", "advantages", "losses"),
     2: ("models", "data", "caches", "rollout", "judges", "hub", "lab"),
     3: ("modules", "callbacks", "evaluation", "optim", "hardware"),

@@ -65,12 +65,12 @@ def test_a_rehearsal_keeps_what_a_real_step_keeps(precision, loss):
         real.enter(tensor, WEIGHTS)
     with real, precision_plugin(settings, "cpu").forward_context():
         real.kind = ACTIVATIONS
-        losses = module.objective(batches[0]).losses.sum()
+        losses = module.evaluate(batches[0]).sum()
         kept = real.alive[ACTIVATIONS]
     assert losses.requires_grad
     with rehearsed._ledger as ledger, rehearsed._plugin.forward_context():
         ledger.kind = ACTIVATIONS
-        losses = rehearsed._module.objective(batches[0]).losses.sum()
+        losses = rehearsed._module.evaluate(batches[0]).sum()
         assert ledger.alive[ACTIVATIONS] == pytest.approx(kept, rel=0.001)
 
 

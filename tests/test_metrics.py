@@ -6,12 +6,14 @@ import pytest
 
 from alignkit import metrics
 from alignkit.callbacks.metrics_log import MetricsLog
-from alignkit.metrics import METRICS, TRAIN, VALIDATION
+from alignkit.metrics import METRICS, TRAIN, VALIDATION, metric
 from alignkit.modules.alignment import PROGRESS
 from alignkit.run_dir import RunDir, read_jsonl
 
 OBJECTIVES = ("sft", "bradley_terry", "dpo", "con_dph", "joint_con_dph")
-"""One for each set of names."""
+"""One for each set of names; `regression` and a probe of gradients, which have names of their own, are tested where they are made."""
+ELSEWHERE = {"ratings/error", "gradients/cosine"}
+VALIDATION_ONLY = {"rewards/calibration_error", "rewards/length_correlation", "logps/chosen_change", "logps/chosen_fell"}
 STEP_ONLY = {"learning_rate", "gradient_norm", "throughput/tokens_per_second", "throughput/padding_fraction"}
 
 
@@ -21,24 +23,24 @@ def constants() -> dict[str, str]:
 
 
 def test_every_constant_is_a_name_of_its_own_and_every_name_has_a_constant(constants):
-    names = [value for constant, value in constants.items() if constant not in ("TRAIN", "VALIDATION")]
+    names = [value for constant, value in constants.items() if constant not in ("TRAIN", "VALIDATION", "TERM_LOSS")]
     assert len(names) == len(set(names)) == len(METRICS)
     assert set(names) == METRICS.keys()
-    assert all(metric.name == name for name, metric in METRICS.items())
+    assert all(entry.name == name for name, entry in METRICS.items())
 
 
 def test_every_metric_has_a_direction_a_unit_and_a_meaning():
-    assert len({metric.meaning for metric in METRICS.values()}) == len(METRICS)
-    for metric in METRICS.values():
-        assert metric.better in ("higher", "lower", "neither")
-        assert metric.unit
-        assert metric.meaning
+    assert len({entry.meaning for entry in METRICS.values()}) == len(METRICS)
+    for entry in METRICS.values():
+        assert entry.better in ("higher", "lower", "neither")
+        assert entry.unit
+        assert entry.meaning
 
 
 @pytest.mark.parametrize(
     ("direction", "names"),
     [
-        ("lower", {"loss", "loss/head", "loss/dpo", "throughput/padding_fraction"}),
+        ("lower", {"loss", "ratings/error", "logps/chosen_fell", "rewards/calibration_error", "throughput/padding_fraction"}),
         (
             "higher",
             {
@@ -53,7 +55,7 @@ def test_every_metric_has_a_direction_a_unit_and_a_meaning():
     ],
 )
 def test_directions(direction, names):
-    assert {name for name, metric in METRICS.items() if metric.better == direction} == names
+    assert {name for name, entry in METRICS.items() if entry.better == direction} == names
 
 
 def test_the_progress_bar_shows_metrics():
@@ -66,9 +68,9 @@ def logged(tmp_path_factory, lm_factory, examples_factory, module_factory, fit) 
     names = {}
     for objective in OBJECTIVES:
         run = RunDir.create(tmp_path_factory.mktemp(objective) / "run")
-        module = module_factory(objective, lm_factory("gpt2"), steps=1)
-        examples = examples_factory(4, completions=module.completions)
-        fit(module, examples, validation=examples, logger=MetricsLog(run, steps_per_epoch=1))
+        module = module_factory(objective, lm_factory("gpt2"), steps=2)
+        examples = examples_factory(4, completions=module.objective.form().completions)
+        fit(module, examples, validation=examples, validate_every=1, logger=MetricsLog(run, steps_per_epoch=1))
         rows = [set(row) - {"step", "epoch", "time"} for row in read_jsonl(run.metrics)]
         assert all(name.startswith((TRAIN, VALIDATION)) for row in rows for name in row)
         names[objective] = tuple(
@@ -80,13 +82,23 @@ def logged(tmp_path_factory, lm_factory, examples_factory, module_factory, fit) 
 @pytest.mark.parametrize("objective_name", OBJECTIVES)
 def test_every_logged_name_is_in_the_table(objective_name, logged):
     train, validation = logged[objective_name]
-    assert train <= METRICS.keys()
+    assert all(metric(name).meaning for name in train | validation)
     assert train - validation == STEP_ONLY
-    assert validation <= train
+    assert validation - train <= VALIDATION_ONLY
 
 
 def test_every_name_in_the_table_is_logged_by_some_objective(logged):
-    assert set().union(*(train for train, _ in logged.values())) == METRICS.keys()
+    names = {name for rows in logged.values() for name in set().union(*rows)}
+    assert names - {"loss/head", "loss/dpo"} == METRICS.keys() - ELSEWHERE
+
+
+def test_a_name_of_a_term_is_that_of_the_table_with_the_term():
+    assert metric("loss/nll").better == "lower"
+    assert metric("harmless/rewards/margins").better == "higher"
+    assert metric("harmless/rewards/margins").meaning.endswith("(harmless)")
+    for name in ("nothing", "harmless/nothing"):
+        with pytest.raises(KeyError):
+            metric(name)
 
 
 def test_every_preference_objective_logs_the_same_rewards(logged):

@@ -258,9 +258,9 @@ def test_with_cached_states_no_step_runs_the_trunk(tmp_path, monkeypatch):
     monkeypatch.setattr(Backbone, "hidden_states", refuse)
     for step in range(6):
         for batch in job.data.steps[step].micro_batches:
-            job.module.objective(batch).losses.sum().backward()
+            job.module.evaluate(batch).sum().backward()
     for batch in job.data.validation_batches:
-        job.module.objective(batch)
+        job.module.evaluate(batch)
 
 
 def test_states_of_a_trunk_in_bf16_are_kept_in_bf16(train, tmp_path):

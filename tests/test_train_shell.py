@@ -226,7 +226,7 @@ def test_questions_are_answered_without_running(command: Train, trained: list[Ru
 
 
 def test_tab_completion_knows_options_and_keys(command: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COMP_LINE", "alignkit-train loss=con")
+    monkeypatch.setenv("COMP_LINE", "alignkit-train loss=con_")
     assert command("-sc", "query=bash") == 0
     assert capsys.readouterr().out.split() == ["loss=con_dph"]
     monkeypatch.setenv("COMP_LINE", "alignkit-train optimizer.l")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -17,15 +16,18 @@ from alignkit.data.collate import micro_batches
 from alignkit.data.examples import EncodedExample
 from alignkit.data.packing import Packing
 from alignkit.errors import UserError
-from alignkit.metrics import LOSS
+from alignkit.metrics import LOSS, TERM_LOSS
 from alignkit.models.backbone import Backbone
 from alignkit.models.flex_attention import BLOCK
-from alignkit.models.reference import CachedReference, backbone_logps
+from alignkit.models.reference import CachedReference
 from alignkit.models.terminal_states import CachedStates, terminal_states
-from alignkit.modules.alignment import AlignmentModule, Objective
+from alignkit.modules.alignment import AlignmentModule
+from alignkit.modules.forward import Forward
+from alignkit.modules.objective import Evaluation
 
 PROBES = 2
-"""Examples whose packed log-probs are compared with separate rows: what costs little and shows a leak at once."""
+"""Examples of the first step, its shortest, whose packed log-probs are compared with separate rows: what costs little and shows a leak at
+once."""
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8, torch.bfloat16: 0.25}
 """Nats a token: rounding of a deep model in that dtype, far below what a wrong mask or position does."""
 CACHE_TOLERANCE = {torch.float32: 3e-4, torch.float64: 3e-4, torch.bfloat16: 0.25}
@@ -57,25 +59,29 @@ class Certificate(Callback):
         steps = trainer.datamodule.steps  # type: ignore[attr-defined]
         batch: PackedBatch = trainer.strategy.batch_to_device(steps[0].micro_batches[0])
         self.results["certificate/terminated_completions"] = check_targets(batch, self._terminator)
-        probes = [self._examples[index] for index in steps.global_batch(0)[:PROBES]]
+        probes = shortest([self._examples[index] for index in steps.global_batch(0)])
         sample: PackedBatch = trainer.strategy.batch_to_device(micro_batches(probes, steps.packing)[0])
+        # The dropout of adapters is the user's, and follows this flag; nothing else may be random, whatever its own flag says.
+        backbone = pl_module.backbone
+        backbone.training, training = False, backbone.training
         with trainer.precision_plugin.forward_context():
-            hidden = check_repeatable(pl_module.backbone, sample)
+            hidden = check_repeatable(backbone, sample)
             self.results |= check_cached_states(pl_module, hidden, sample)
+            forward = pl_module.forward_of(batch)
             looked_up = self._reference_is_policy and isinstance(pl_module.reference, CachedReference)
             if looked_up:
-                own = backbone_logps(pl_module.backbone, batch)
-                self.results["certificate/reference_error"] = check_cached_reference(pl_module, own, batch)
-            objective = pl_module.objective(batch)
-            self.results["certificate/first_loss"] = check_finite(objective, batch)
+                self.results["certificate/reference_error"] = check_cached_reference(pl_module, forward, batch)
+            evaluation = pl_module.objective(forward)
+            self.results["certificate/first_loss"] = check_finite(evaluation, batch)
             if looked_up:
                 # What was looked up is right to rounding; the loss is exact where both sides are the policy's own.
-                own = pl_module.backbone.token_scores(hidden, sample).logps
-                self.results |= check_closed_form(pl_module, objective_against(own, pl_module, sample), sample)
+                own = backbone.token_scores(hidden, sample).logps
+                self.results |= check_closed_form(pl_module, evaluation_against(own, pl_module, sample), sample)
             elif self._reference_is_policy:
-                self.results |= check_closed_form(pl_module, objective, batch)
+                self.results |= check_closed_form(pl_module, evaluation, batch)
         with torch.autocast(pl_module.device.type, enabled=False):
-            self.results |= check_layout(pl_module.backbone, probes, batch.layout)
+            self.results |= check_layout(backbone, probes, batch.layout)
+        backbone.training = training
 
 
 def check_targets(batch: PackedBatch, terminator: int) -> int:
@@ -103,47 +109,56 @@ def check_targets(batch: PackedBatch, terminator: int) -> int:
     return int((ids[batch.terminal_index] == terminator).sum())
 
 
-def check_finite(objective: Objective, batch: PackedBatch) -> float:
-    """The first batch's mean loss.
+def shortest(examples: Sequence[EncodedExample]) -> list[EncodedExample]:
+    """The examples whose log-probs are compared with separate rows."""
+    return sorted(examples, key=lambda example: example.packed_tokens)[:PROBES]
+
+
+def check_finite(evaluation: Evaluation, batch: PackedBatch) -> float:
+    """The first micro-batch's mean loss.
 
     Raises:
-        UserError: when it is not finite, naming an example.
+        UserError: when it is not finite, naming a term and an example.
     """
-    loss = float(objective.losses.mean())
-    if not math.isfinite(loss):
-        worst = int((~objective.losses.isfinite()).nonzero()[0, 0])
-        raise UserError(f"certificate: the loss before the first update is {loss}, from example {_key(batch, objective.losses, worst)}.")
-    return loss
+    total = 0.0
+    for name, output in evaluation.outputs.items():
+        if len(output.losses):
+            total += evaluation.weights[name] * float(output.losses.mean())
+        if not output.losses.isfinite().all():
+            worst = int((~output.losses.isfinite()).nonzero()[0, 0])
+            value, key = float(output.losses[worst]), _key(batch, output.losses, worst)
+            raise UserError(f"certificate: the loss before the first update is {value} (term {name}), from example {key}.")
+    return total
 
 
-def check_closed_form(module: AlignmentModule, objective: Objective, batch: PackedBatch) -> dict[str, float]:
+def check_closed_form(module: AlignmentModule, evaluation: Evaluation, batch: PackedBatch) -> dict[str, float]:
     """With policy = reference, what has a closed form must have that value.
 
     Raises:
         UserError: naming the example that is furthest off.
     """
     results = {}
-    for name, value in module.values_at_reference().items():
-        measured = {LOSS: objective.losses, **objective.metrics}[name]
+    alone = len(evaluation.outputs) == 1
+    for name, value in module.objective.values_at_reference().items():
+        label, measured = LOSS if alone else TERM_LOSS + name, evaluation.outputs[name].losses
         error = (measured - value).abs()
-        if float(error.max()) > 1e-5 * max(1.0, value):
+        if len(measured) and float(error.max()) > 1e-5 * max(1.0, abs(value)):
             worst = int(error.argmax())
             raise UserError(
-                f"certificate: with policy = reference the {name} must be {value:.6f}, but example {_key(batch, measured, worst)} "
+                f"certificate: with policy = reference the {label} must be {value:.6f}, but example {_key(batch, measured, worst)} "
                 f"has {float(measured[worst]):.6f}: policy and reference do not compute the same log-probs."
             )
-        results[f"certificate/expected_first_{name}"] = value
+        results[f"certificate/expected_first_{label}"] = value
     return results
 
 
-def check_cached_reference(module: AlignmentModule, own: Tensor, batch: PackedBatch) -> float:
-    """Largest mean difference a token, over examples, of the log-probs that were looked up to the policy's `own` [N], nats.
+def check_cached_reference(module: AlignmentModule, forward: Forward, batch: PackedBatch) -> float:
+    """Largest mean difference a token, over examples, of the log-probs that were looked up to the policy's own, nats.
 
     Raises:
         UserError: when it is more than rounding, naming the example.
     """
-    assert module.reference is not None
-    errors = (own - module.reference.token_logps(batch)).abs()
+    errors = (forward.token_scores.logps - forward.reference_logps).abs()
     owners = batch.example_index[batch.completion_index]
     return _check_cached(errors, owners, batch, module, "log-probs of the reference", "nats a token")
 
@@ -189,17 +204,13 @@ class _Known:
         return self.logps
 
 
-def objective_against(own: Tensor, module: AlignmentModule, batch: PackedBatch) -> Objective:
+def evaluation_against(own: Tensor, module: AlignmentModule, batch: PackedBatch) -> Evaluation:
     """The objective with the policy's `own` log-probs [N] in the place of cached ones, which are rounded in other batches.
 
     Draws no random numbers that training would draw.
     """
-    kept, module.reference = module.reference, _Known(own)
-    try:
-        with torch.random.fork_rng(devices=[module.device] if module.device.type == "cuda" else []):
-            return module.objective(batch)
-    finally:
-        module.reference = kept
+    with torch.random.fork_rng(devices=[module.device] if module.device.type == "cuda" else []):
+        return module.objective(module.forward_of(batch, _Known(own)))
 
 
 def check_repeatable(backbone: Backbone, batch: PackedBatch) -> Tensor:
@@ -246,10 +257,15 @@ def _plain_logps(backbone: Backbone, example: EncodedExample) -> Tensor:
     return torch.cat(parts)
 
 
-def _key(batch: PackedBatch, values: Tensor, place: int) -> int:
-    """The example that value number `place` of [B] pairs or [N] tokens belongs to."""
-    example = place if len(values) == batch.examples else int(batch.example_index[batch.completion_index[place]])
-    return batch.example_keys[example]
+def _key(batch: PackedBatch, values: Tensor, place: int) -> str:
+    """The example that value number `place` of [E] examples, [C] completions or [N] tokens belongs to."""
+    examples = {
+        batch.completion_tokens: batch.example_index[batch.completion_index],
+        batch.completions: batch.example_index,
+        batch.examples: torch.arange(batch.examples),
+    }
+    # A term of one data set among several has values for some of the examples.
+    return str(batch.example_keys[int(examples[len(values)][place])]) if len(values) in examples else "one of the first"
 
 
 def _refuse(batch: PackedBatch, completion: int, what: str) -> UserError:

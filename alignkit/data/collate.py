@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -64,21 +65,22 @@ class _Builder:
         self.targets: list[int] = []
         self.completion_index: list[int] = []
         self.example_index: list[int] = []
-        self.keys: list[int] = []
-        self.margins: list[float] = []
+        self.prompts: list[tuple[int, int]] = []
+        self.examples: list[EncodedExample] = []
 
     def start_row(self) -> None:
         self.rows.append([])
 
     def add(self, example: EncodedExample, layout: Layout) -> None:
-        number = len(self.keys)
-        self.keys.append(example.key)
-        self.margins.append(example.margin)
+        number = len(self.examples)
+        self.examples.append(example)
         for branch, completion in enumerate(example.completion_ids, start=1):
             if layout == "rows":
                 self.start_row()
             if layout == "rows" or branch == 1:
                 prompt_end = self._prompt(example, number)
+            if branch == 1:
+                self.prompts.append((len(self.rows) - 1, prompt_end))
             self._completion(completion, number, branch, prompt_end, len(example.prompt_ids))
 
     def _prompt(self, example: EncodedExample, number: int) -> int:
@@ -116,8 +118,24 @@ class _Builder:
             target_ids=torch.tensor(self.targets),
             completion_index=torch.tensor(self.completion_index),
             terminal_index=flat(self.terminals),
+            prompt_index=flat(self.prompts),
             example_index=torch.tensor(self.example_index),
-            example_keys=tuple(self.keys),
-            margins=tuple(self.margins),
+            example_keys=tuple(example.key for example in self.examples),
+            completion_counts=tuple(len(example.completion_ids) for example in self.examples),
+            margins=tuple(example.margin for example in self.examples),
+            ranks=tuple(rank for example in self.examples for rank in example.ranks or range(len(example.completion_ids))),
+            desirable=tuple(label for example in self.examples for label in _labels(example)),
+            ratings={attribute: self._ratings(attribute) for attribute in sorted({name for e in self.examples for name in e.ratings})},
+            sources=tuple(example.source for example in self.examples),
             layout=layout,
         )
+
+    def _ratings(self, attribute: str) -> tuple[float, ...]:
+        unrated = math.nan
+        return tuple(
+            rating for example in self.examples for rating in example.ratings.get(attribute, (unrated,) * len(example.completion_ids))
+        )
+
+
+def _labels(example: EncodedExample) -> tuple[bool, ...]:
+    return example.desirable or (True,) + (False,) * (len(example.completion_ids) - 1)

@@ -12,7 +12,12 @@ REASONS: Mapping[str, str] = {
     "empty": "a completion holds no text",
     "prompt_mismatch": "chosen and rejected answer different prompts",
     "no_reply": "the dialogue does not end with an answer",
-    "no_rejected": "there is no rejected completion, and the objective compares two",
+    "no_rejected": "there is no rejected completion, and the objective compares",
+    "tie": "the completions are rated equal, and the objective needs a better one",
+    "no_label": "nobody said whether the completion is desirable (dataset=local reads a column label: true or false)",
+    "undesirable": "the completion is labelled undesirable, and the objective imitates",
+    "no_rating": "there is no rating of what the objective predicts",
+    "held_out_elsewhere": "the prompt is held out in another part of the mixture",
     "empty_prompt": "nothing stands before the completions",
     "too_long": "more tokens than dataset.max_length",
     "special_token_in_text": "a text spells one of the tokenizer's control tokens",
@@ -20,6 +25,8 @@ REASONS: Mapping[str, str] = {
     "truncated_identical": "the completions differ only after dataset.max_length",
 }
 """Why an example can be dropped, as it is counted and as it is told to the user."""
+MEANT = frozenset({"tie", "undesirable"})
+"""Reasons that are feedback and no fault of the data: they do not count against `dataset.max_dropped`."""
 
 
 def fault(example: PreferenceExample) -> str | None:
@@ -34,15 +41,17 @@ def check_dropped(dropped: Mapping[str, int], *, total: int, limit: float, where
     """Refuse data of which more than the fraction `limit` had to be dropped.
 
     `dropped` counts examples by reason, `total` is how many there were before, `where` the setting and its value
-    (`dataset.path = pairs.jsonl`). Rows that a source leaves out on purpose belong in neither number.
+    (`dataset.path = pairs.jsonl`). Rows that a source leaves out on purpose belong in neither number, and those that the feedback
+    itself rules out (`MEANT`) are taken out of both here.
 
     Raises:
         UserError: naming each reason with its count.
     """
-    lost = sum(dropped.values())
+    faults = {reason: count for reason, count in dropped.items() if reason not in MEANT}
+    lost, total = sum(faults.values()), total - sum(dropped[reason] for reason in MEANT & dropped.keys())
     if lost <= limit * total:
         return
-    reasons = "; ".join(f"{reason} {count} ({REASONS.get(reason, reason)})" for reason, count in dropped.items() if count)
+    reasons = "; ".join(f"{reason} {count} ({REASONS.get(reason, reason)})" for reason, count in faults.items() if count)
     raise UserError(
         f"{where}: {lost} of {total} examples cannot be used, more than dataset.max_dropped = {limit:g} allows: {reasons}. "
         "Repair the data, or type dataset.max_dropped=1 to go on without them."

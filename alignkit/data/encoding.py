@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -17,6 +17,8 @@ from alignkit.errors import UserError
 
 PROMPT_SHARE = 0.25
 """Part of `max_length` that a prompt keeps when its completions alone would fill everything."""
+TOGETHER = 1024
+"""Examples whose texts are given to the tokenizer in one call."""
 
 
 @final
@@ -45,6 +47,27 @@ class Turn:
     """Between the answer and the terminator."""
     terminator: int
     """The token that closes the turn."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Texts:
+    """What the tokenizer is given of an example."""
+
+    example: PreferenceExample
+    begin: list[int]
+    """Token ids that stand before each text."""
+    head: str
+    """Where each text begins and no token goes on: up to the prompt's last control token."""
+    prompt: str
+    """The rest of it."""
+    whole: tuple[str, ...]
+    """That rest with each completion."""
+    terminator: int
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (self.head, self.prompt, *self.whole)
 
 
 @final
@@ -77,25 +100,62 @@ class Encoder:
         self.bos = self._added_bos()
         self.turn = self._turn() if self.uses_template else Turn(before="", after="", terminator=self.text_terminator)
         self._special = re.compile("|".join(map(re.escape, self._special_tokens())))
+        self._splitting = re.compile("|".join(map(re.escape, self._splitting_tokens())) or "(?!)")
 
     def encode(self, key: int, example: PreferenceExample) -> EncodedExample | None:
         """Token ids of one example, or None when it is left out; `report` counts why."""
+        return next(iter(self.encode_all({key: example})), None)
+
+    def encode_all(self, examples: Mapping[int, PreferenceExample]) -> list[EncodedExample]:
+        """Token ids of the examples, given by their keys, that are not left out; `report` counts why others are.
+
+        Many texts are given to the tokenizer at once, each of them once: fast tokenizers work on them in parallel.
+        """
+        encoded: list[EncodedExample] = []
+        keys = list(examples)
+        for start in range(0, len(keys), TOGETHER):
+            candidates = {key: self._texts(examples[key]) for key in keys[start : start + TOGETHER]}
+            texts = {key: candidate for key, candidate in candidates.items() if candidate is not None}
+            ids = self._ids([part for of_example in texts.values() for part in of_example.parts])
+            for key, of_example in texts.items():
+                begin = [*of_example.begin, *ids[of_example.head]]
+                prompt, *whole = ([*begin, *ids[part]] for part in of_example.parts[1:])
+                item = self._join(key, of_example, prompt, whole)
+                if item is not None:
+                    encoded.append(item)
+        return encoded
+
+    def _texts(self, example: PreferenceExample) -> _Texts | None:
         try:
             prompt, completions, terminator = self.render(example)
         except TemplateError:  # two turns in a row by one speaker, or a system turn, where the template knows none
-            return self._drop("template_refused")
+            self._drop("template_refused")
+            return None
         is_chat = self._is_chat(example)
+        whole = tuple(prompt + completion for completion in completions)
         # In one text a control token may be spelt across the boundary; a template stands between its contents.
-        texts = (*_contents(example.prompt), *completions) if is_chat else tuple(prompt + completion for completion in completions)
-        if any(self._special.search(text) for text in texts):
-            return self._drop("special_token_in_text")
-        prompt_ids = self._ids(prompt, is_chat)
-        whole = [self._ids(prompt + completion, is_chat) for completion in completions]
-        boundary = min(_common_prefix(prompt_ids, ids) for ids in whole)
+        contents = (*_contents(example.prompt), *completions) if is_chat else whole
+        if any(self._special.search(content) for content in contents):
+            self._drop("special_token_in_text")
+            return None
+        cut = max((match.start() for match in self._splitting.finditer(prompt)), default=0) if is_chat else 0
+        return _Texts(
+            example=example,
+            begin=self._begin(is_chat),
+            head=prompt[:cut],
+            prompt=prompt[cut:],
+            whole=tuple(text[cut:] for text in whole),
+            terminator=terminator,
+        )
+
+    def _join(self, key: int, texts: _Texts, prompt: list[int], whole: list[list[int]]) -> EncodedExample | None:
+        """An example out of the token ids of its prompt and of its whole texts."""
+        boundary = min(_common_prefix(prompt, ids) for ids in whole)
         if boundary == 0:
-            return self._drop("empty_prompt")
-        item = self._fit(key, prompt_ids[:boundary], [[*ids[boundary:], terminator] for ids in whole], example.margin)
-        self.report.boundary_merges += item is not None and boundary < len(prompt_ids)
+            self._drop("empty_prompt")
+            return None
+        item = self._fit(key, prompt[:boundary], [[*ids[boundary:], texts.terminator] for ids in whole], texts.example)
+        self.report.boundary_merges += item is not None and boundary < len(prompt)
         return item
 
     def render(self, example: PreferenceExample) -> tuple[str, tuple[str, ...], int]:
@@ -116,18 +176,20 @@ class Encoder:
 
     def encode_prompt(self, example: PreferenceExample, room: int) -> list[int]:
         """Token ids of the prompt alone, for generation; the newest `room` of them."""
-        ids = self._ids(self.render(example)[0], self._is_chat(example))
+        prompt = self.render(example)[0]
+        ids = [*self._begin(self._is_chat(example)), *self._ids([prompt])[prompt]]
         return ids if len(ids) <= room else self._trim_prompt(ids, room)
 
     def _is_chat(self, example: PreferenceExample) -> bool:
         return self.uses_template and (self.strings_are_messages or not isinstance(example.prompt, str))
 
-    def _fit(self, key: int, prompt: list[int], completions: list[list[int]], margin: float) -> EncodedExample | None:
+    def _fit(self, key: int, prompt: list[int], completions: list[list[int]], example: PreferenceExample) -> EncodedExample | None:
         longest = max(map(len, completions))
         trimmed, cut = False, 0
         if len(prompt) + longest > self.max_length:
             if self.overflow == "drop":
-                return self._drop("too_long")
+                self._drop("too_long")
+                return None
             room = max(self.max_length - longest, min(len(prompt), int(self.max_length * PROMPT_SHARE)))
             trimmed = room < len(prompt)
             if trimmed:
@@ -136,10 +198,20 @@ class Encoder:
             cut = sum(len(ids) > limit for ids in completions)
             completions = [ids[:limit] for ids in completions]
         if len(set(map(tuple, completions))) < len(completions):
-            return self._drop("truncated_identical" if cut else "identical")
+            self._drop("truncated_identical" if cut else "identical")
+            return None
         self.report.trimmed_prompts += trimmed
         self.report.cut_completions += cut
-        return EncodedExample(key=key, prompt_ids=tuple(prompt), completion_ids=tuple(map(tuple, completions)), margin=margin)
+        return EncodedExample(
+            key=key,
+            prompt_ids=tuple(prompt),
+            completion_ids=tuple(map(tuple, completions)),
+            margin=example.margin,
+            ranks=example.ranks,
+            desirable=example.desirable,
+            ratings=example.ratings,
+            source=example.source,
+        )
 
     def _trim_prompt(self, ids: list[int], room: int) -> list[int]:
         bos = self.tokenizer.bos_token_id
@@ -148,13 +220,19 @@ class Encoder:
             return [ids[0], *ids[len(ids) - room + 1 :]]
         return ids[len(ids) - room :]
 
-    def _drop(self, reason: str) -> EncodedExample | None:
+    def _drop(self, reason: str) -> None:
         self.report.dropped[reason] += 1
-        return None
 
-    def _ids(self, text: str, is_chat: bool) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids if is_chat else [*self.bos, *ids]
+    def _begin(self, is_chat: bool) -> list[int]:
+        return [] if is_chat else self.bos
+
+    def _ids(self, texts: Sequence[str]) -> dict[str, list[int]]:
+        """Token ids by text, without any that the tokenizer adds by itself."""
+        distinct = [text for text in dict.fromkeys(texts) if text]
+        if not distinct:
+            return {"": []}
+        ids: list[list[int]] = self.tokenizer(distinct, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        return {"": [], **dict(zip(distinct, ids, strict=True))}
 
     def _added_bos(self) -> list[int]:
         """The beginning-of-text token where the tokenizer adds one by itself; templates write their own."""
@@ -166,6 +244,15 @@ class Encoder:
         """Texts that the tokenizer turns into control tokens; `all_special_tokens` has only those with a role of their own."""
         flagged = {token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special}
         return {*flagged, *self.tokenizer.all_special_tokens, str(self.tokenizer.convert_ids_to_tokens(self.turn.terminator))} - {""}
+
+    def _splitting_tokens(self) -> list[str]:
+        """Control tokens, longest first, before which a text can be cut and its parts tokenised apart: fast tokenizers take such a token
+        out of the text before anything else, and with some flags the white space before it."""
+        if not self.tokenizer.is_fast:
+            return []
+        tokens = self.tokenizer.added_tokens_decoder.values()
+        apart = (token.content for token in tokens if token.special and not (token.lstrip or token.single_word or token.normalized))
+        return sorted(filter(None, apart), key=len, reverse=True)
 
     def _template(self, messages: Sequence[Message], *, generate: bool) -> str:
         turns = [{"role": message.role, "content": message.content} for message in messages]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import final
 
 from transformers import PreTrainedTokenizerBase
@@ -12,9 +13,13 @@ from transformers import PreTrainedTokenizerBase
 from alignkit.data.dropping import check_dropped
 from alignkit.data.encoding import Encoder
 from alignkit.data.examples import EncodedExample, PreferenceExample
-from alignkit.data.source import GeneratedSource, RowSource, load_examples
+from alignkit.data.forms import Form
+from alignkit.data.rows import DroppedRow
+from alignkit.data.source import Source, load_examples
 from alignkit.errors import UserError
 from alignkit.settings import DatasetSettings
+
+NO_FORMS: Mapping[str, Form] = MappingProxyType({})
 
 
 @final
@@ -25,54 +30,72 @@ class PreparedData:
     train: list[EncodedExample]
     validation: list[EncodedExample]
     validation_texts: list[PreferenceExample]
-    """The examples of `validation` as text, for prompts that are answered aloud."""
+    """The examples of `validation` as text, with the completions that the objective reads."""
     encoder: Encoder
     counts: dict[str, int]
     """Rows read, examples dropped by reason (keys of `dropping.REASONS`), `trimmed_prompts`, `cut_completions`, `boundary_merges`,
-    and what is left: `train`, `validation`."""
+    and what is left: `train`, `validation`, and of a mixture `train/NAME` and `validation/NAME`."""
 
 
 def prepare(
-    settings: DatasetSettings, source: RowSource | GeneratedSource, tokenizer: PreTrainedTokenizerBase, *, completions: int
+    settings: DatasetSettings,
+    source: Source,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    form: Form,
+    by_source: Mapping[str, Form] = NO_FORMS,
 ) -> PreparedData:
-    """Load, encode and count. `completions` is how many of an example's completions the objective reads: 1 or 2.
+    """Load, bring into the form that the objective reads, encode and count.
+
+    Examples are held out before they are brought into form: the same prompts for every objective. `by_source` has the forms of those
+    parts of a mixture that another one is read of than `form`.
 
     Raises:
         UserError: when data are missing or malformed, or more than `dataset.max_dropped` of them cannot be used.
     """
     loaded = load_examples(settings, source)
     encoder = Encoder(tokenizer, format=settings.format, max_length=settings.max_length, overflow=settings.overflow)
-    train = encode_all(encoder, loaded.train, completions)
-    validation = encode_all(encoder, loaded.validation, completions, first_key=len(loaded.train))
-    report = encoder.report
+    dropped = encoder.report.dropped
+    train_texts, held_out_texts = (
+        in_form(examples, form, by_source, dropped, first_key=first_key)
+        for examples, first_key in ((loaded.train, 0), (loaded.validation, len(loaded.train)))
+    )
+    train, validation = encoder.encode_all(train_texts), encoder.encode_all(held_out_texts)
     where = f"dataset={settings.name}" + (f" dataset.path={settings.path}" if settings.path else "")
-    check_dropped(report.dropped, total=len(loaded.train) + len(loaded.validation), limit=settings.max_dropped, where=where)
+    check_dropped(dropped, total=len(loaded.train) + len(loaded.validation), limit=settings.max_dropped, where=where)
     for name, examples in (("train on", train), ("validate on", validation)):
         if not examples:
-            account = ", ".join(f"{reason} {count}" for reason, count in report.dropped.items()) or "nothing was dropped"
+            account = ", ".join(f"{reason} {count}" for reason, count in dropped.items()) or "nothing was dropped"
             raise UserError(f"{where}: no example is left to {name} ({account}). Take more data, or a larger dataset.max_length.")
-    dropped = Counter(loaded.counts)
-    dropped.update(report.dropped)  # a source and the encoder leave out for some of the same reasons
+    all_dropped = Counter(loaded.counts)
+    all_dropped.update(dropped)  # a source and the encoder leave out for some of the same reasons
     counts = {
-        **dropped,
-        "trimmed_prompts": report.trimmed_prompts,
-        "cut_completions": report.cut_completions,
-        "boundary_merges": report.boundary_merges,
+        **all_dropped,
+        "trimmed_prompts": encoder.report.trimmed_prompts,
+        "cut_completions": encoder.report.cut_completions,
+        "boundary_merges": encoder.report.boundary_merges,
         "train": len(train),
         "validation": len(validation),
+        **count_parts("train", train),
+        **count_parts("validation", validation),
     }
-    texts = [loaded.validation[example.key - len(loaded.train)] for example in validation]
+    texts = [held_out_texts[example.key] for example in validation]
     return PreparedData(train=train, validation=validation, validation_texts=texts, encoder=encoder, counts=counts)
 
 
-def encode_all(encoder: Encoder, examples: Sequence[PreferenceExample], completions: int, *, first_key: int = 0) -> list[EncodedExample]:
-    """The examples that can be used, each with its first `completions` completions; keys count all of `examples`."""
-    encoded: list[EncodedExample] = []
+def in_form(
+    examples: Sequence[PreferenceExample], form: Form, by_source: Mapping[str, Form], dropped: Counter[str], *, first_key: int
+) -> dict[int, PreferenceExample]:
+    """Those examples that have what the objective reads, in its form, by their keys, which count all of `examples`."""
+    formed: dict[int, PreferenceExample] = {}
     for key, example in enumerate(examples, start=first_key):
-        if len(example.completions) < completions:
-            encoder.report.dropped["no_rejected"] += 1
-            continue
-        item = encoder.encode(key, replace(example, completions=example.completions[:completions]))
-        if item is not None:
-            encoded.append(item)
-    return encoded
+        try:
+            formed[key] = by_source.get(example.source, form).of(example)
+        except DroppedRow as verdict:
+            dropped[verdict.reason] += 1
+    return formed
+
+
+def count_parts(side: str, examples: Sequence[EncodedExample]) -> dict[str, int]:
+    """Examples of each part of a mixture."""
+    return {f"{side}/{source}": count for source, count in sorted(Counter(example.source for example in examples).items()) if source}

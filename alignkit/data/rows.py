@@ -10,6 +10,8 @@ from alignkit.data.examples import Message, Role
 from alignkit.errors import did_you_mean
 
 ROLES: tuple[str, ...] = get_args(Role)
+TRUTHS: Mapping[str, bool] = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+"""What is read as true or false; in CSV files it is text."""
 
 
 @final
@@ -46,13 +48,67 @@ def number(row: Mapping[str, object], column: str) -> float:
         RowError: when it is null or not a finite number.
     """
     value = _present(row, column)
-    try:
-        parsed = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
-    except ValueError:
-        parsed = math.nan
+    parsed = _number(value)
     if not math.isfinite(parsed):
         raise RowError(f"'{column}' is {_described(value)}; must be a finite number.")
     return parsed
+
+
+def numbers(row: Mapping[str, object], column: str, count: int) -> tuple[float, ...]:
+    """The finite numbers in a column, a list with one for each of `count` completions.
+
+    Raises:
+        RowError: when they are not as many, or one is not a finite number.
+    """
+    values = numbers_or_nan(row, column, count)
+    if not all(map(math.isfinite, values)):
+        raise RowError(f"'{column}' is {_described(row[column])}; must be a list of finite numbers.")
+    return values
+
+
+def numbers_or_nan(row: Mapping[str, object], column: str, count: int) -> tuple[float, ...]:
+    """One rating for each of `count` completions, NaN for null; a number alone rates the only completion.
+
+    Raises:
+        RowError: when they are not as many, or one is neither a finite number nor null.
+    """
+    value = row.get(column)
+    values = value if isinstance(value, list) else [value] if count == 1 or value is None else None
+    if values is None or (value is not None and len(values) != count):
+        raise RowError(f"'{column}' is {_described(value)}; must be a list of {count}, one for each completion.")
+    parsed = [math.nan if one is None else _number(one) for one in values]
+    wrong = [one for one, number in zip(values, parsed, strict=True) if one is not None and not math.isfinite(number)]
+    if wrong:
+        raise RowError(f"'{column}' holds {_described(wrong[0])}; must hold finite numbers.")
+    return tuple(parsed) if value is not None else (math.nan,) * count
+
+
+def truths(row: Mapping[str, object], column: str, count: int) -> tuple[bool, ...]:
+    """Whether each of `count` completions is wanted: a list of true and false, or one of them for the only completion.
+
+    Raises:
+        RowError: when they are not as many, or one is neither true nor false (or the text of it, or 1 or 0).
+    """
+    value = _present(row, column)
+    values = value if isinstance(value, list) else [value]
+    if len(values) != count:
+        raise RowError(f"'{column}' is {_described(value)}; must be a list of {count}, true or false for each completion.")
+    known = [TRUTHS.get(str(one).lower()) for one in values]
+    if None in known:
+        raise RowError(f"'{column}' holds {_described(values[known.index(None)])}; must hold true or false.")
+    return tuple(truth is True for truth in known)
+
+
+def items(row: Mapping[str, object], column: str) -> list[object]:
+    """The list in a column.
+
+    Raises:
+        RowError: when it is null, no list or an empty one.
+    """
+    value = _present(row, column)
+    if not isinstance(value, list) or not value:
+        raise RowError(f"'{column}' is {_described(value)}; must be a list with at least one element.")
+    return value
 
 
 def messages(row: Mapping[str, object], column: str) -> tuple[Message, ...]:
@@ -94,6 +150,14 @@ def reply(dialogue: tuple[Message, ...], column: str) -> tuple[tuple[Message, ..
     if last.role != "assistant":
         raise RowError(f"'{column}' ends with a turn of the {last.role}; must end with the assistant's answer.")
     return dialogue[:-1], last.content
+
+
+def _number(value: object) -> float:
+    """A number, also of the text of one, else NaN."""
+    try:
+        return float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
+    except ValueError:
+        return math.nan
 
 
 def _present(row: Mapping[str, object], column: str) -> object:

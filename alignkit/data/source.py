@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, final
+from typing import ClassVar, Protocol, TypeAlias, final
 
 from alignkit.data.dropping import check_dropped, fault
 from alignkit.data.examples import PreferenceExample
@@ -55,6 +55,16 @@ class GeneratedSource(Protocol):
         """`count` examples whose prompts are not among those of `train`."""
 
 
+class CompositeSource(ABC):
+    """Has its examples from other sources."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def load(self, settings: DatasetSettings) -> LoadedExamples:
+        """The examples of a run; `settings` are those of the whole."""
+
+
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedExamples:
@@ -69,7 +79,10 @@ class LoadedExamples:
     `validation`."""
 
 
-def load_examples(settings: DatasetSettings, source: RowSource | GeneratedSource) -> LoadedExamples:
+Source: TypeAlias = RowSource | GeneratedSource | CompositeSource
+
+
+def load_examples(settings: DatasetSettings, source: Source) -> LoadedExamples:
     """Read or make the examples of a run.
 
     `dataset.path` is read when it is given, else `dataset.hub`. Without `dataset.validation_path` whole prompts are held out of it.
@@ -78,6 +91,8 @@ def load_examples(settings: DatasetSettings, source: RowSource | GeneratedSource
         UserError: when the data cannot be found, read or understood, when more of it than `dataset.max_dropped` is of no use, when the
             two sides share a prompt, or when too little would remain to train on.
     """
+    if isinstance(source, CompositeSource):
+        return source.load(settings)
     if not isinstance(source, RowSource):
         return _generate(settings, source)
     data = _convert(_table(settings), source, settings.max_dropped)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import final
 
 import torch
 from torch.utils.data import Dataset
 
-from alignkit.batches import StepBatch
+from alignkit.batches import Counts, StepBatch
 from alignkit.data.collate import micro_batches
 from alignkit.data.examples import EncodedExample
 from alignkit.data.packing import Packing
+from alignkit.errors import UserError
 
 
 @final
@@ -21,6 +23,11 @@ class Steps(Dataset[StepBatch]):
 
     An epoch is a permutation of all examples cut into batches of `pairs`; its last batch holds what is left. One process,
     several ranks and a resumed run see the same global batches, and step k needs no step before it.
+
+    With `mismatched` each step brings its examples once more, each prompt with the completions of the next one.
+
+    Raises:
+        UserError: when there is no next one, because batches hold a single example.
     """
 
     def __init__(
@@ -33,6 +40,7 @@ class Steps(Dataset[StepBatch]):
         packing: Packing,
         rank: int = 0,
         ranks: int = 1,
+        mismatched: bool = False,
     ) -> None:
         self.examples = examples
         self.pairs = min(pairs, len(examples))
@@ -41,6 +49,17 @@ class Steps(Dataset[StepBatch]):
         self.packing = packing
         self.rank = rank
         self.ranks = ranks
+        self.mismatched = mismatched
+        if mismatched and self.pairs < 2:
+            raise UserError(
+                f"batch.pairs = {pairs}, and {len(examples)} examples to train on: the KL baseline joins each prompt to the completions of "
+                "another example of its step, so a step needs 2. Try batch.pairs=16, on as many examples."
+            )
+
+    @cached_property
+    def _longest(self) -> int:
+        """Tokens of the longest prompt with one completion."""
+        return max(len(example.prompt_ids) + max(map(len, example.completion_ids)) for example in self.examples)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -57,16 +76,56 @@ class Steps(Dataset[StepBatch]):
         batches = micro_batches(mine, self.packing)
         return StepBatch(
             micro_batches=batches,
-            global_examples=len(chosen),
-            global_tokens=sum(len(ids) for example in chosen for ids in example.completion_ids),
+            global_counts=count_by_source(chosen),
             tokens=sum(example.packed_tokens for example in mine),
             filled=sum(int((batch.example_ids >= 0).sum()) for batch in batches),
+            mismatched=micro_batches(self.mismatched_examples(step)[self.rank :: self.ranks], self.packing),
         )
 
     def global_batch(self, step: int) -> list[int]:
         """Positions of the examples in the global batch of one step, over all ranks."""
         epoch, batch = divmod(step, self.steps_per_epoch)
         return _permutation(len(self.examples), self.seed, epoch)[batch * self.pairs : (batch + 1) * self.pairs]
+
+    def mismatched_examples(self, step: int) -> list[EncodedExample]:
+        """Example i of the global batch of one step with the completions of example i + 1, the last with those of the first; over all
+        ranks. None of a single example, and none unless they were asked for.
+
+        Their keys are below zero and a function of the step and i: no example of the data has them, nor of another step.
+        """
+        chosen = [self.examples[index] for index in self.global_batch(step)]
+        if not self.mismatched or len(chosen) < 2:
+            return []
+        first = -1 - step * self.pairs
+        return [
+            mismatch(example, other, key=first - place, longest=self._longest)
+            for place, (example, other) in enumerate(zip(chosen, chosen[1:] + chosen[:1], strict=True))
+        ]
+
+
+def mismatch(example: EncodedExample, other: EncodedExample, *, key: int, longest: int) -> EncodedExample:
+    """A prompt with the completions of another example. The prompt's oldest tokens go where it would be over `longest` tokens.
+
+    What is known of the completions was said under their own prompt, and is left out.
+    """
+    room = longest - max(map(len, other.completion_ids))
+    return EncodedExample(key=key, prompt_ids=example.prompt_ids[-room:], completion_ids=other.completion_ids, source=example.source)
+
+
+def count_by_source(examples: Sequence[EncodedExample]) -> dict[str, Counts]:
+    """Examples, completions and completion tokens of each part of a mixture, in the order of their names."""
+    by_source: defaultdict[str, list[EncodedExample]] = defaultdict(list)
+    for example in examples:
+        by_source[example.source].append(example)
+    return {
+        source: Counts(
+            examples=len(of_source),
+            completions=sum(len(example.completion_ids) for example in of_source),
+            tokens=sum(len(ids) for example in of_source for ids in example.completion_ids),
+            chosen_tokens=sum(len(example.completion_ids[0]) for example in of_source),
+        )
+        for source, of_source in sorted(by_source.items())
+    }
 
 
 @lru_cache(maxsize=4)

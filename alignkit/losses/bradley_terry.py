@@ -23,6 +23,7 @@ class BradleyTerry(PairRewardsLoss):
     """
 
     formula: ClassVar[str] = "L = -log sigmoid(r_chosen - r_rejected - margin) + centering * (r_chosen + r_rejected)^2"
+    optimum: ClassVar[str] = "none: r_chosen - r_rejected grows without bound; r_chosen + r_rejected = 0 if centering > 0"
 
     use_margin: bool
     """Ask a clearly better completion for a larger gap: subtract `scores.margins` inside the sigmoid. Llama 2 used 0 to 1."""

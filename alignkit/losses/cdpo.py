@@ -27,6 +27,7 @@ class CDPO(PairLogpsLoss):
     formula: ClassVar[str] = (
         "L = -(1 - epsilon) log sigmoid(beta * h) - epsilon log sigmoid(-beta * h), h = log(pi/ref)(chosen) - log(pi/ref)(rejected)"
     )
+    optimum: ClassVar[str] = "beta h = log((1 - epsilon) / epsilon), infinite at epsilon = 0"
 
     beta: float
     """Strength of the KL constraint, > 0. The DPH authors use 0.1."""

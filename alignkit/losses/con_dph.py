@@ -23,6 +23,7 @@ class ConDPH(PairRewardsLoss):
     """
 
     formula: ClassVar[str] = "L = -(1 - epsilon) log sigmoid(m) - epsilon log sigmoid(-m), m = r_chosen - r_rejected"
+    optimum: ClassVar[str] = "r_chosen - r_rejected = log((1 - epsilon) / epsilon), infinite at epsilon = 0"
 
     epsilon: float
     """Label smoothing in [0, 0.5): the chance that a label is flipped. The authors use 0.1."""

@@ -23,6 +23,7 @@ class DPO(PairLogpsLoss):
     """
 
     formula: ClassVar[str] = "L = -log sigmoid(beta * h), h = log(pi/ref)(chosen) - log(pi/ref)(rejected)"
+    optimum: ClassVar[str] = "none: beta h grows without bound"
 
     beta: float
     """Strength of the KL constraint, > 0. The authors use 0.1, and 0.5 for TL;DR."""

@@ -24,6 +24,7 @@ class IPO(PairLogpsLoss):
     """
 
     formula: ClassVar[str] = "L = (h - 1 / (2 beta))^2, h = log(pi/ref)(chosen) - log(pi/ref)(rejected), summed over tokens"
+    optimum: ClassVar[str] = "h = 1 / (2 beta)"
 
     beta: float
     """The paper's tau, > 0: strength of the KL constraint. 0.1 asks for a gap of 5 nats."""

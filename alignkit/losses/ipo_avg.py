@@ -28,6 +28,7 @@ class IPOAvg(PairLogpsLoss):
     """
 
     formula: ClassVar[str] = "L = (h - 1 / (2 beta))^2, h = log(pi/ref)(chosen) - log(pi/ref)(rejected), averaged per token"
+    optimum: ClassVar[str] = "h = 1 / (2 beta), per token"
 
     beta: float
     """The paper's tau, > 0: strength of the KL constraint. 0.1 asks for a gap of 5 nats per token."""

@@ -1,6 +1,6 @@
 """What losses read and what they return.
 
-    N completion tokens   B pairs
+    N completion tokens   B pairs   E examples   C completions   D hidden width
 
 Records that are read check their shapes and raise their floating tensors to float32 at least, here and nowhere else: in
 bfloat16 a completion's log-probability of -300 nats is known to one nat only. float64 stays float64.
@@ -60,6 +60,8 @@ class PairLogps:
     """[B] integer or float, completion tokens in that sum, the terminator included."""
     rejected_tokens: Tensor
     """[B] integer or float, completion tokens in that sum, the terminator included."""
+    margins: Tensor | None = None
+    """[B] the annotator's rating gap between chosen and rejected; None where the data has no ratings."""
 
     def __post_init__(self) -> None:
         _check_lengths(
@@ -68,9 +70,64 @@ class PairLogps:
             rejected=self.rejected,
             chosen_tokens=self.chosen_tokens,
             rejected_tokens=self.rejected_tokens,
+            **({} if self.margins is None else {"margins": self.margins}),
         )
         object.__setattr__(self, "chosen", _at_least_float32(self.chosen))
         object.__setattr__(self, "rejected", _at_least_float32(self.rejected))
+        if self.margins is not None:
+            object.__setattr__(self, "margins", _at_least_float32(self.margins))
+
+    @property
+    def chosen_means(self) -> Tensor:
+        """[B] nats per token of the chosen completions; 0 for one without tokens."""
+        return self.chosen / self.chosen_tokens.clamp(min=1)
+
+    @property
+    def rejected_means(self) -> Tensor:
+        """[B] nats per token of the rejected completions; 0 for one without tokens."""
+        return self.rejected / self.rejected_tokens.clamp(min=1)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompletionLogps:
+    """Log-probabilities of single completions under one model, whatever they are compared with.
+
+    Raises:
+        ValueError: if a tensor is not one-dimensional or the lengths differ.
+    """
+
+    logps: Tensor
+    """[C] nats, summed over the completion's tokens."""
+    tokens: Tensor
+    """[C] integer or float, completion tokens in that sum, the terminator included."""
+
+    def __post_init__(self) -> None:
+        _check_lengths("CompletionLogps", logps=self.logps, tokens=self.tokens)
+        object.__setattr__(self, "logps", _at_least_float32(self.logps))
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ranking:
+    """Who answers what, and how well.
+
+    Two examples, one with three completions of which the last two are tied: `Ranking(example_index=[0, 0, 0, 1, 1],
+    ranks=[0, 1, 1, 0, 1], examples=2)`.
+
+    Raises:
+        ValueError: if a tensor is not one-dimensional or the lengths differ.
+    """
+
+    example_index: Tensor
+    """[C] int64, the example, 0..E-1, that each completion answers; not decreasing."""
+    ranks: Tensor
+    """[C] int64, 0 for the best completion of an example; equal ranks are ties."""
+    examples: int
+    """E."""
+
+    def __post_init__(self) -> None:
+        _check_lengths("Ranking", example_index=self.example_index, ranks=self.ranks)
 
 
 @final
@@ -96,6 +153,28 @@ class PairRewards:
         object.__setattr__(self, "rejected", _at_least_float32(self.rejected))
         if self.margins is not None:
             object.__setattr__(self, "margins", _at_least_float32(self.margins))
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompletionOutput:
+    """What a loss on single completions returns, for the caller to average over the global batch."""
+
+    losses: Tensor
+    """[C], float32 (float64 for float64 inputs)."""
+    rewards: Tensor
+    """[C] detached; nats for implicit rewards, head units for the scores of a head."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankingOutput:
+    """What a loss on rankings returns, for the caller to average over the global batch."""
+
+    losses: Tensor
+    """[E], float32 (float64 for float64 inputs)."""
+    rewards: Tensor
+    """[C] detached; nats for implicit rewards, head units for the scores of a head."""
 
 
 @final

@@ -27,6 +27,7 @@ class SepDPH(PairRewardsLoss):
         "L = -(1 - epsilon) log sigmoid(r_chosen) - epsilon log sigmoid(-r_chosen)"
         " - (1 - epsilon) log sigmoid(-r_rejected) - epsilon log sigmoid(r_rejected)"
     )
+    optimum: ClassVar[str] = "r_chosen = -r_rejected = log((1 - epsilon) / epsilon), infinite at epsilon = 0"
 
     epsilon: float
     """Label smoothing in [0, 0.5): the chance that a label is flipped. The authors use 0.1."""

@@ -21,6 +21,7 @@ class SFT(TokenLoss):
     """
 
     formula: ClassVar[str] = "L = -log pi(token | prompt, tokens before it), per completion token"
+    optimum: ClassVar[str] = "pi(token) = 1"
 
     def __call__(self, policy: TokenLogps) -> TokenOutput:
         return TokenOutput(losses=-policy.token_logps)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Self, final
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from alignkit.batches import Layout, PackedBatch
@@ -100,21 +101,43 @@ class Backbone(nn.Module):
 
     def hidden_states(self, batch: PackedBatch) -> Tensor:
         """[R * T, D], after the final norm: what the output embedding and the heads read."""
-        if batch.layout == "packed":
-            mask = self._mask(batch)
-            output = self.decoder(input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position_ids, use_cache=False)
-        else:
-            # Rows start at position 0 and are padded on the right, which is what every model assumes by itself.
-            mask = (batch.example_ids >= 0).to(torch.int64)
-            output = self.decoder(input_ids=batch.input_ids, attention_mask=mask, use_cache=False)
-        hidden: Tensor = output.last_hidden_state
+        hidden: Tensor = self._run(batch).last_hidden_state
         return hidden.flatten(0, 1)
+
+    def hidden_layers(self, batch: PackedBatch, layers: Sequence[int]) -> list[Tensor]:
+        """[R * T, D] of each of `layers`, in one pass: 0 is the embeddings, k what block k puts out, and the last, -1, the state after
+        the final norm, which is that of `hidden_states`. Where a model counts otherwise (recurrent ones may), as it counts itself.
+
+        Raises:
+            UserError: for a layer that the model does not have, or one of another width.
+        """
+        check_layers(layers, self.lm.config)
+        if set(layers) == {-1}:
+            return [self.hidden_states(batch)] * len(layers)
+        # A list, so that only these are kept where nothing else needs them.
+        output = self._run(batch, output_hidden_states=sorted(set(layers)))
+        states = [output.hidden_states[layer].flatten(0, 1) for layer in layers]
+        for layer, state in zip(layers, states, strict=True):
+            if state.shape[1] != self.hidden_width:
+                raise UserError(
+                    f"loss.head.layers: layer {layer} of this model is {state.shape[1]} wide, its output embedding reads "
+                    f"{self.hidden_width}. Type loss.head.layers=[-1]."
+                )
+        return states
 
     def token_scores(self, hidden: Tensor, batch: PackedBatch) -> TokenScores:
         """Log-probs [N] of the batch's completion tokens; `hidden` [R * T, D] comes from `hidden_states`."""
         head = self.lm.get_output_embeddings()
         states = hidden.index_select(0, batch.predictor_index)
         return token_scores(states, head.weight, getattr(head, "bias", None), batch.target_ids)
+
+    def _run(self, batch: PackedBatch, **options: Any) -> Any:
+        if batch.layout == "packed":
+            mask = self._mask(batch)
+            return self.decoder(input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position_ids, use_cache=False, **options)
+        # Rows start at position 0 and are padded on the right, which is what every model assumes by itself.
+        padding = (batch.example_ids >= 0).to(torch.int64)
+        return self.decoder(input_ids=batch.input_ids, attention_mask=padding, use_cache=False, **options)
 
     def _mask(self, batch: PackedBatch) -> Tensor | BlockMask:
         match self.attention:
@@ -127,3 +150,18 @@ class Backbone(nn.Module):
 
     def _activation_dtype(self, device: str) -> torch.dtype:
         return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.lm.dtype
+
+
+def check_layers(layers: Sequence[int], config: PretrainedConfig) -> None:
+    """Refuse layers that a model of this configuration does not have.
+
+    Raises:
+        UserError: naming the layer.
+    """
+    blocks: int = config.get_text_config().num_hidden_layers
+    for layer in layers:
+        if not -blocks - 1 <= layer <= blocks:
+            raise UserError(
+                f"loss.head.layers = {list(layers)}: the model has no layer {layer}; 0 is its embeddings, 1 to {blocks} are its blocks, "
+                "-1 is the state after the final norm. Try loss.head.layers=[-1]."
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,17 +14,46 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
 from alignkit.errors import UserError
+from alignkit.loss_settings import HeadSettings
+from alignkit.models.adapters import adapter_config, adapter_state, merged_weights
 from alignkit.models.backbone import Backbone
 from alignkit.models.heads import Heads
-from alignkit.models.loading import load_lm, load_tokenizer
+from alignkit.models.loading import base_of, load_lm, load_tokenizer
 from alignkit.run_dir import RunDir
-from alignkit.settings import HeadSettings
 
 
 def save_model(folder: Path, backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> None:
-    """A Hugging Face folder (safetensors) that `AutoModelForCausalLM.from_pretrained` loads, tokenizer included."""
-    backbone.lm.save_pretrained(folder)
+    """A Hugging Face folder (safetensors) that `AutoModelForCausalLM.from_pretrained` loads, tokenizer included.
+
+    Adapters are added to the weights in the file, not in the backbone.
+    """
+    backbone.lm.save_pretrained(folder, state_dict=dict(merged_weights(backbone)))
     tokenizer.save_pretrained(folder)
+
+
+def save_adapter(folder: Path, backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> None:
+    """A peft folder that `PeftModel.from_pretrained` loads onto the base model, which it names; tokenizer included."""
+    lm = backbone.lm
+    base = str(lm.name_or_path)
+    config = copy.copy(adapter_config(lm))
+    config.base_model_name_or_path = str(Path(base).absolute()) if Path(base).is_dir() else base
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+    save_file({name: tensor.contiguous() for name, tensor in adapter_state(lm).items()}, folder / "adapter_model.safetensors")
+    tokenizer.save_pretrained(folder)
+
+
+def check_adapter_export(path: str) -> None:
+    """Refuse to export an adapter where `model.path` is one already, which is merged: peft could not put the new one on anything.
+
+    Raises:
+        UserError: with what to type.
+    """
+    if base_of("model.path", path) is not None:
+        raise UserError(
+            f"model.lora.export = 'adapter' with model.path = {path!r}: that is an adapter itself, and peft cannot stack them in files. "
+            "Type model.lora.export=merged."
+        )
 
 
 def save_heads(run: RunDir, heads: Heads, *, terminator: int, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -33,7 +63,7 @@ def save_heads(run: RunDir, heads: Heads, *, terminator: int, tokenizer: PreTrai
         name: {
             **asdict(heads.head(name).settings),
             "hidden_width": heads.head(name).score.in_features,
-            "reads": "the hidden state after the final norm at the completion's last token, which ends with the terminator",
+            "reads": _reads(heads.head(name).settings),
             "terminator_id": terminator,
             "terminator": tokenizer.convert_ids_to_tokens(terminator),
         }
@@ -74,6 +104,18 @@ def load_aligned(path: str | Path, dtype: torch.dtype = torch.float32) -> Aligne
     return AlignedModel(backbone=backbone.eval(), heads=heads.to(dtype).eval(), tokenizer=load_tokenizer("model", str(run.model)))
 
 
+def _reads(settings: HeadSettings) -> str:
+    states = "the hidden state after the final norm"
+    if settings.layers != [-1]:
+        numbers = ", ".join(map(str, settings.layers))
+        mixture = "the learned mixture of the hidden states" if len(settings.layers) > 1 else "the hidden state"
+        states = f"{mixture} of layer {numbers} (0: embeddings, k: after block k, -1: after the final norm)"
+    last = f"{states} at the completion's last token, which ends with the terminator"
+    return last if settings.tokens == "last" else f"{last}, and by attention at all tokens of the completion"
+
+
 def _head_settings(name: str, entry: dict[str, object]) -> HeadSettings:
     fields = {key: entry[key] for key in ("pooler", "dropout", "init_std")}
+    # Files of before these two were chosen do not have them.
+    fields |= {key: entry[key] for key in ("layers", "tokens") if key in entry}
     return HeadSettings(name=name, **fields)  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
-"""Heads: scores read from the trunk's hidden state at a completion's last token (arXiv:2405.20053).
+"""Heads: scores read from the trunk's hidden states where a completion ends (arXiv:2405.20053).
 
-C completions   D hidden width of the trunk
+C completions   N completion tokens   L layers   D hidden width of the trunk
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alignkit.errors import UserError
-from alignkit.settings import HeadSettings
+from alignkit.loss_settings import HeadSettings
+from alignkit.models.poolers import POOLERS
+from alignkit.models.readers import LayerMixture, TokenAttention
+from alignkit.models.terminal_states import HeadInputs
 
 
 @final
 class RewardHead(nn.Module):
-    """A pooler and a linear map without bias to one unbounded score."""
+    """A pooler and a linear map without bias to one unbounded score; before them, where the settings say so, a mixture of layers
+    and attention to the completion's tokens."""
 
     def __init__(self, hidden_width: int, settings: HeadSettings) -> None:
         super().__init__()
@@ -31,6 +35,9 @@ class RewardHead(nn.Module):
                 nn.init.normal_(module.weight, std=std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        # Drawn last, so that pooler and score start from the same weights whatever the head reads.
+        self.mixture = LayerMixture(len(settings.layers)) if len(settings.layers) > 1 else None
+        self.attention = TokenAttention(hidden_width, std) if settings.tokens == "attention" else None
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Scores [C] float32 of hidden states [C, D]."""
@@ -39,6 +46,22 @@ class RewardHead(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             wide = torch.promote_types(pooled.dtype, torch.float32)
             return F.linear(pooled.to(wide), self.score.weight.to(wide))[:, 0]
+
+    def read(self, inputs: HeadInputs) -> Tensor:
+        """[C, D]: the one state of each completion that is pooled and scored."""
+        places = [inputs.layers.index(layer) for layer in self.settings.layers]
+        terminal = self._mix(inputs.terminal[:, places])
+        if self.attention is None:
+            return terminal
+        assert inputs.tokens is not None, "this head attends to tokens"
+        read: Tensor = self.attention(terminal, self._mix(inputs.tokens[:, places]), inputs.completion_index)
+        return read
+
+    def _mix(self, states: Tensor) -> Tensor:
+        if self.mixture is None:
+            return states[:, 0]
+        mixed: Tensor = self.mixture(states)
+        return mixed
 
 
 @final
@@ -59,100 +82,28 @@ class Heads(nn.ModuleDict):
         assert isinstance(head, RewardHead)
         return head
 
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers of the trunk that any of the heads reads, as `Backbone.hidden_layers` counts them."""
+        return tuple(sorted({layer for name in self for layer in self.head(name).settings.layers}))
+
+    @property
+    def attend(self) -> bool:
+        """Whether any of the heads reads all tokens of a completion."""
+        return any(self.head(name).attention is not None for name in self)
+
     def scores(self, name: str, states: Tensor) -> Tensor:
-        """Scores [C] of one head, from the hidden states [C, D] where completions end."""
+        """Scores [C] of one head that reads nothing else, from the hidden states [C, D] where completions end."""
+        assert self.head(name).settings.reads_terminal_states, f"head {name!r} reads more than that: scores_of"
         scores: Tensor = self.head(name)(states)
         return scores
 
+    def scores_of(self, name: str, inputs: HeadInputs) -> Tensor:
+        """Scores [C] of one head, whatever it reads."""
+        head = self.head(name)
+        scores: Tensor = head(head.read(inputs))
+        return scores
 
-@final
-class IdentityPooler(nn.Module):
-    """dropout(h)"""
-
-    def __init__(self, width: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        pooled: Tensor = self.dropout(hidden)
-        return pooled
-
-
-@final
-class BertPooler(nn.Module):
-    """dropout(tanh(W h + b))"""
-
-    def __init__(self, width: int, dropout: float) -> None:
-        super().__init__()
-        self.map = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        pooled: Tensor = self.dropout(torch.tanh(self.map(hidden)))
-        return pooled
-
-
-@final
-class T5Pooler(nn.Module):
-    """tanh(W dropout(h) + b)"""
-
-    def __init__(self, width: int, dropout: float) -> None:
-        super().__init__()
-        self.map = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        return torch.tanh(self.map(self.dropout(hidden)))
-
-
-class SwiGLU(nn.Module):
-    """V (a * silu(g)) with [a, g] = U h; the inner width is that of the usual SwiGLU feed-forward layer, 8/3 of the outer."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        inner = 8 * width // 3
-        self.up = nn.Linear(width, 2 * inner)
-        self.down = nn.Linear(inner, width)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        value, gate = self.up(hidden).chunk(2, dim=-1)
-        mapped: Tensor = self.down(value * F.silu(gate))
-        return mapped
-
-
-@final
-class SwiGLUBertPooler(nn.Module):
-    """dropout(tanh(SwiGLU(h)))"""
-
-    def __init__(self, width: int, dropout: float) -> None:
-        super().__init__()
-        self.map = SwiGLU(width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        pooled: Tensor = self.dropout(torch.tanh(self.map(hidden)))
-        return pooled
-
-
-@final
-class SwiGLUT5Pooler(nn.Module):
-    """dropout(tanh(SwiGLU(dropout(h))))"""
-
-    def __init__(self, width: int, dropout: float) -> None:
-        super().__init__()
-        self.map = SwiGLU(width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        pooled: Tensor = self.dropout(torch.tanh(self.map(self.dropout(hidden))))
-        return pooled
-
-
-POOLERS: Mapping[str, type[IdentityPooler | BertPooler | T5Pooler | SwiGLUBertPooler | SwiGLUT5Pooler]] = {
-    "identity": IdentityPooler,
-    "bert": BertPooler,
-    "t5": T5Pooler,
-    "swiglu_bert": SwiGLUBertPooler,
-    "swiglu_t5": SwiGLUT5Pooler,
-}
-assert tuple(POOLERS) == HeadSettings.POOLERS
+    def matrices(self, name: str) -> tuple[Tensor, ...]:
+        """The weight matrices [out, in] of one head's pooler, none for `identity`."""
+        return tuple(module.weight for module in self.head(name).pooler.modules() if isinstance(module, nn.Linear))

@@ -2,21 +2,67 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from alignkit.errors import UserError
+from alignkit.models.location import locate
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
 
+def base_of(where: str, path: str) -> str | None:
+    """The base model of a peft adapter, as a folder or hub id; None for what is a model itself.
+
+    Raises:
+        UserError: when the base model is not named or not there.
+    """
+    try:
+        file = find_adapter_config_file(path)
+        named = json.loads(Path(file).read_text(encoding="utf-8")).get("base_model_name_or_path") if file else None
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{where} = {path!r}: its adapter_config.json cannot be read ({_first_line(error)})") from None
+    if file is None:
+        return None
+    if (Path(path) / "config.json").is_file():
+        raise UserError(f"{where} = {path!r}: holds a model and an adapter. Move config.json or adapter_config.json elsewhere.")
+    if not isinstance(named, str) or not named:
+        raise UserError(f"{where} = {path!r}: an adapter that names no base model. Write base_model_name_or_path into {file}.")
+    try:
+        base = locate("base_model_name_or_path", named)
+    except UserError as error:
+        raise UserError(f"{where} = {path!r}: an adapter whose base model is not there; it is named in {file}. {error}") from None
+    if find_adapter_config_file(base) is not None:
+        raise UserError(f"{where} = {path!r}: an adapter on {base!r}, which is an adapter too. Merge that one into its base model first.")
+    return base
+
+
 def load_config(where: str, path: str) -> PretrainedConfig:
-    """The configuration alone: cheap, so that a model that cannot work is refused before its weights are read."""
+    """The configuration alone: cheap, so that a model that cannot work is refused before its weights are read.
+
+    Raises:
+        UserError: when the folder is no causal language model, or its weights are quantised.
+    """
+    path = base_of(where, path) or path
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -31,23 +77,51 @@ def load_config(where: str, path: str) -> PretrainedConfig:
 
 
 def load_lm(where: str, path: str, dtype: torch.dtype) -> PreTrainedModel:
-    """A causal language model with all of its weights.
+    """A causal language model with all of its weights; a peft adapter is merged into its base model, in float32.
 
     Raises:
         UserError: when the folder is no causal language model, or weights are missing (they would be random).
     """
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=False, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{where} = {path!r}: the weights cannot be loaded ({_first_line(error)})") from None
-    lm: PreTrainedModel = loaded[0]
-    report: dict[str, Any] = loaded[1]
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise UserError(
-            f"{where} = {path!r}: {len(missing)} weights are missing and would be random, e.g. {missing[0]}. Type model.path=FOLDER."
-        )
+    base = base_of(where, path)
+    if base is None:
+        return _load_weights(where, path, dtype=dtype)
+    lm = _merge_adapter(where, path, _load_weights(f"{where}: base model", base, dtype=torch.float32))
+    for parameter in lm.parameters():  # buffers stay as they are, which is how a model is loaded in a type
+        parameter.data = parameter.data.to(dtype)
     return lm
+
+
+def load_quantized_lm(where: str, path: str, dtype: torch.dtype, products: torch.dtype) -> PreTrainedModel:
+    """A causal language model in 4 bits on the CUDA device, for adapters to be trained in: NormalFloat with doubly quantised scales
+    (QLoRA, Dettmers et al. 2023, arXiv:2305.14314). What is not quantised has type `dtype`, matrix products run in `products`.
+
+    Raises:
+        UserError: where it cannot be had, or as `load_lm` does.
+    """
+    check_quantization("cuda")
+    if base_of(where, path) is not None:
+        raise UserError(f"{where} = {path!r}: an adapter, which 4 bits cannot take up. Merge it first, or type model.quantize=null.")
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=products)
+    lm = _load_weights(where, path, dtype=dtype, quantization_config=nf4, device_map={"": torch.cuda.current_device()})
+    from bitsandbytes.nn import Linear4bit
+
+    for module in lm.modules():
+        if isinstance(module, Linear4bit) and module.bias is not None:
+            # bitsandbytes would do so when it is first used, and the fingerprint would change.
+            module.bias.data = module.bias.data.to(products)
+    return lm
+
+
+def check_quantization(device: str) -> None:
+    """Refuse `model.quantize` where there is no library or device for it; `device` is the kind that the run computes on.
+
+    Raises:
+        UserError: saying what is missing.
+    """
+    if device != "cuda" or not torch.cuda.is_available():
+        raise UserError(f"model.quantize = 'nf4' on {device}: bitsandbytes needs a CUDA device for it. Type model.quantize=null.")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError("model.quantize = 'nf4': bitsandbytes is not installed. Type pip install bitsandbytes, or model.quantize=null.")
 
 
 def load_tokenizer(where: str, path: str) -> PreTrainedTokenizerBase:
@@ -56,8 +130,11 @@ def load_tokenizer(where: str, path: str) -> PreTrainedTokenizerBase:
     Raises:
         UserError: when there is none.
     """
+    source = path
+    if (base := base_of(where, path)) is not None and not _has_file(path, "tokenizer_config.json"):
+        source = base
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{where} = {path!r}: no tokenizer can be loaded ({_first_line(error)})") from None
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
@@ -80,6 +157,48 @@ def check_fit(where: str, config: PretrainedConfig, tokenizer: PreTrainedTokeniz
         raise UserError(
             f"dataset.max_length = {max_length}: the model has positions for {context} tokens. Type dataset.max_length={context} or less."
         )
+
+
+def _load_weights(where: str, path: str, **options: Any) -> PreTrainedModel:
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=False, output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{where} = {path!r}: the weights cannot be loaded ({_first_line(error)})") from None
+    lm: PreTrainedModel = loaded[0]
+    report: dict[str, Any] = loaded[1]
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise UserError(
+            f"{where} = {path!r}: {len(missing)} weights are missing and would be random, e.g. {missing[0]}. Type model.path=FOLDER."
+        )
+    return lm
+
+
+def _merge_adapter(where: str, path: str, lm: PreTrainedModel) -> PreTrainedModel:
+    """The base model with an adapter added to its weights; every tensor of the adapter has found its place."""
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.tuners.tuners_utils import BaseTuner
+    from peft.utils import load_peft_weights
+
+    try:
+        given = set(load_peft_weights(path, device="cpu"))
+        with warnings.catch_warnings(action="ignore"):  # of peft; what matters in them is checked below
+            adapted = PeftModel.from_pretrained(lm, path, torch_device="cpu")
+            taken = set(get_peft_model_state_dict(adapted))
+            if lost := sorted(given ^ taken):
+                raise ValueError(f"{len(lost)} of its weights do not fit, e.g. {lost[0]}")
+            if not isinstance(adapted.base_model, BaseTuner):
+                raise ValueError("it is no change of weights")
+            merged: PreTrainedModel = adapted.base_model.merge_and_unload()  # type: ignore[assignment]
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        name = lm.name_or_path
+        raise UserError(f"{where} = {path!r}: the adapter cannot be merged into its base model {name!r} ({_first_line(error)})") from None
+    merged.name_or_path = path
+    return merged
+
+
+def _has_file(path: str, name: str) -> bool:
+    return cached_file(path, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False) is not None
 
 
 def _first_line(error: Exception) -> str:

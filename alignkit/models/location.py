@@ -10,6 +10,8 @@ from alignkit.errors import UserError
 from alignkit.hub import ask_hub
 
 BUILTIN = "builtin:"
+CONFIGS = ("config.json", "adapter_config.json")
+"""What a folder or repository of a model holds, or one of an adapter."""
 
 
 def locate(where: str, path: str) -> str:
@@ -25,8 +27,8 @@ def locate(where: str, path: str) -> str:
         return str(folder)
     local = Path(path).expanduser()
     if local.is_dir():
-        if not (local / "config.json").is_file():
-            raise UserError(f"{where} = {path!r}: no Hugging Face model folder, for it holds no config.json. Type model.path=FOLDER.")
+        if not any((local / name).is_file() for name in CONFIGS):
+            raise UserError(f"{where} = {path!r}: no Hugging Face model folder, for it holds no {CONFIGS[0]}. Type model.path=FOLDER.")
         return str(local)
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise UserError(f"{where} = {path!r}: there is no such folder (looked at {local.absolute()}). Type model.path=FOLDER.")
@@ -42,7 +44,7 @@ def _require_hub(where: str, path: str) -> None:
     import huggingface_hub
 
     try:
-        cached = isinstance(huggingface_hub.try_to_load_from_cache(path, "config.json"), str)
+        cached = any(isinstance(huggingface_hub.try_to_load_from_cache(path, name), str) for name in CONFIGS)
     except huggingface_hub.errors.HFValidationError:
         raise UserError(f"{where} = {path!r}: neither a folder here nor a hub id, which looks like owner/name.") from None
     if not cached:

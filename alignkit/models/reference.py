@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from alignkit.batches import PackedBatch
 from alignkit.caches.values import CachedValues
+from alignkit.errors import UserError
+from alignkit.models.adapters import adapters_off, merged_weights, trunk_state
 from alignkit.models.backbone import Backbone
 
 
@@ -34,6 +36,73 @@ class LiveReference(nn.Module):
     @torch.no_grad()
     def token_logps(self, batch: PackedBatch) -> Tensor:
         return backbone_logps(self.backbone, batch)
+
+    @torch.no_grad()
+    def hidden_states(self, batch: PackedBatch) -> tuple[Backbone, Tensor]:
+        """The model and its hidden states [R * T, D], for what log-probs of single tokens do not say."""
+        return self.backbone, self.backbone.hidden_states(batch)
+
+
+@final
+class AdapterOffReference:
+    """The policy's own trunk with its adapters switched off: the policy before it got them, without a second model.
+
+    Not a module: its weights are the policy's.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+        """The policy."""
+
+    @torch.no_grad()
+    def token_logps(self, batch: PackedBatch) -> Tensor:
+        with adapters_off(self.backbone):
+            return backbone_logps(self.backbone, batch)
+
+    @torch.no_grad()
+    def hidden_states(self, batch: PackedBatch) -> tuple[Backbone, Tensor]:
+        """The model and its hidden states [R * T, D]; the output embedding, which reads them, has no adapter."""
+        with adapters_off(self.backbone):
+            return self.backbone, self.backbone.hidden_states(batch)
+
+
+@final
+class MovingReference(nn.Module):
+    """A frozen model in memory that starts as the policy and follows it: every `every` optimiser steps
+
+        reference <- mix * policy + (1 - mix) * reference        weight by weight, adapters merged
+
+    TR-DPO, Gorbatovski et al. 2024 (arXiv:2404.09656); their hard update is `mix` 1. What it says changes, so it is never cached,
+    and unlike other references it belongs into a checkpoint.
+    """
+
+    def __init__(self, backbone: Backbone, *, mix: float, every: int) -> None:
+        """`backbone`: a copy of the policy before it got adapters; `mix` in (0, 1]."""
+        super().__init__()
+        self.backbone = freeze(backbone)
+        self._mix = mix
+        self._every = every
+
+    @torch.no_grad()
+    def token_logps(self, batch: PackedBatch) -> Tensor:
+        return backbone_logps(self.backbone, batch)
+
+    @torch.no_grad()
+    def hidden_states(self, batch: PackedBatch) -> tuple[Backbone, Tensor]:
+        """The model and its hidden states [R * T, D], for what log-probs of single tokens do not say."""
+        return self.backbone, self.backbone.hidden_states(batch)
+
+    @torch.no_grad()
+    def after_step(self, steps_done: int, policy: Backbone) -> bool:
+        """Move where `steps_done` optimiser steps call for it; whether it moved."""
+        if steps_done % self._every != 0:
+            return False
+        own = dict(self.backbone.lm.named_parameters())  # a tied weight has one name here, and two in a state
+        for name, theirs in merged_weights(policy):
+            if name in own:
+                own.pop(name).lerp_(theirs, self._mix)
+        assert not own, f"the policy has no {sorted(own)}"
+        return True
 
 
 @final
@@ -76,8 +145,30 @@ def freeze(backbone: Backbone) -> Backbone:
 
 def fingerprint(module: nn.Module) -> str:
     """SHA-256 (first 16 hex digits) over names, types, shapes and bytes of all weights."""
+    return _digest(module.state_dict())
+
+
+def trunk_fingerprint(backbone: Backbone) -> str:
+    """The fingerprint of a backbone without its adapters, which is the one that it had before it got them."""
+    return _digest(trunk_state(backbone))
+
+
+def check_reference(begun: str | None, now: str | None) -> None:
+    """Refuse to go on with a run against another reference than it began with; both are fingerprints.
+
+    Raises:
+        UserError: when they differ.
+    """
+    if begun != now:
+        raise UserError(
+            f"reference: the run began against weights {begun or 'of no model'}, and now there are {now or 'none'}. A resumed run needs "
+            "the model that it began from: give model.path and reference.path as they were."
+        )
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         assert isinstance(tensor, Tensor)
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(dtype=torch.uint8).numpy().data)

@@ -1,22 +1,17 @@
-"""What every objective shares: one optimiser step an item, means over the global batch, metrics by name.
-
-B pairs or completions of a micro-batch   N completion tokens
-"""
+"""What every offline objective is trained by: one optimiser step an item, means over the global batch, metrics by name."""
 
 from __future__ import annotations
 
 import math
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, cast, final
+from dataclasses import replace
+from typing import Any, cast, final
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from alignkit.batches import PackedBatch, StepBatch
@@ -33,81 +28,45 @@ from alignkit.metrics import (
     TRAIN,
     VALIDATION,
 )
-from alignkit.models.backbone import Backbone
-from alignkit.models.heads import Heads
-from alignkit.models.reference import Reference
-from alignkit.models.terminal_states import TerminalStates, TrunkStates
+from alignkit.models.reference import MovingReference, Reference, check_reference
 from alignkit.modules.counted_means import CountedMeans
+from alignkit.modules.diagnostics import Diagnostics
+from alignkit.modules.forward import Forward, Parts
+from alignkit.modules.objective import Evaluation, Objective
+from alignkit.modules.recipe import Recipe
 from alignkit.optim import build_optimizer, build_schedule
-from alignkit.optimizer_settings import OptimizerSettings, ScheduleSettings
 
+TERMS = "alignkit/terms"
+START = "alignkit/start"
+REFERENCE = "alignkit/reference_fingerprint"
+"""Keys of a checkpoint: what terms keep from step to step, what validations are compared with, whom the run began against."""
 PROGRESS = (LOSS, MARGINS, ACCURACIES, TOKEN_ACCURACY)
 """What the progress bar shows, where an objective has it."""
 
 
 @final
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Objective:
-    """What a module says of one micro-batch."""
+class AlignmentModule(LightningModule):
+    """Trains any weighted sum of terms: supervised fine-tuning, reward models, the DPO family, direct preference heads.
 
-    losses: Tensor
-    """[B] or [N] float32, nats, with gradient: the module's `count` says which."""
-    metrics: Mapping[str, Tensor]
-    """Values [B] or [N] by metric name, without gradient."""
-
-
-@final
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Parts:
-    """The models that a module trains or measures against."""
-
-    backbone: Backbone
-    heads: Heads
-    """Empty where the objective reads none."""
-    reference: Reference | None
-    """Frozen; None where the objective needs none."""
-    states: TerminalStates | None = None
-    """What heads read of a frozen trunk that is not run; None runs it."""
-
-
-@final
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """How a module is trained."""
-
-    optimizer: OptimizerSettings
-    schedule: ScheduleSettings
-    steps: int
-    """Optimiser steps of the whole run."""
-    log_every: int
-    """Optimiser steps between training rows."""
-
-
-class AlignmentModule(LightningModule, ABC):
-    """Optimises by hand, in one place: forward and backward per micro-batch, clip, step.
-
-    Every loss is a sum over the micro-batch divided by the count of the *global* batch, so that the cut into micro-batches and
-    devices changes nothing.
+    Optimises by hand, in one place: forward and backward per micro-batch, clip, step. Every loss is a sum over the micro-batch
+    divided by the count of the *global* batch, so that the cut into micro-batches and devices changes nothing.
     """
 
     automatic_optimization = False
-    completions: ClassVar[int] = 2
-    """Completions of an example that the objective reads."""
-    uses_head: ClassVar[bool] = False
-    """Whether scores of a head are part of the objective."""
-    uses_reference: ClassVar[bool] = False
-    """Whether the objective always needs a reference."""
 
-    def __init__(self, *, parts: Parts, recipe: Recipe, metric_names: tuple[str, ...]) -> None:
-        """`metric_names` are the keys of every `Objective.metrics` of the module."""
+    def __init__(self, *, parts: Parts, recipe: Recipe, objective: Objective, reference_fingerprint: str | None = None) -> None:
+        """`reference_fingerprint`: of the reference's weights before the first update; a checkpoint of another one is refused."""
         super().__init__()
+        self.reference_fingerprint = reference_fingerprint
         self.backbone = parts.backbone
         self.heads = parts.heads
         self.reference = parts.reference
-        self.states = parts.states or TrunkStates(parts.backbone)
+        self.states = parts.states
         self.recipe = recipe
-        self.train_means = CountedMeans((LOSS, *metric_names))
-        self.validation_means = CountedMeans((LOSS, *metric_names))
+        self.objective = objective
+        self.train_means = CountedMeans(objective.metric_names)
+        self.validation_means = CountedMeans(objective.metric_names)
+        self.diagnostics = Diagnostics()
         self.steps_done = 0
         self.last_validated = -1
         """`steps_done` at the newest validation."""
@@ -117,33 +76,39 @@ class AlignmentModule(LightningModule, ABC):
         self._clock = 0.0
         self._tokens = self._filled = self._positions = 0
 
-    @abstractmethod
-    def objective(self, batch: PackedBatch) -> Objective:
+    @property
+    def parts(self) -> Parts:
+        """The models."""
+        return Parts(backbone=self.backbone, heads=self.heads, reference=self.reference, states=self.states)
+
+    def forward_of(self, batch: PackedBatch, reference: Reference | None = None) -> Forward:
+        """A micro-batch under the module's models, or against another reference."""
+        return Forward(self.parts if reference is None else replace(self.parts, reference=reference), batch)
+
+    def evaluate(self, batch: PackedBatch) -> Evaluation:
         """Losses and metrics of one micro-batch."""
-
-    def count(self, step: StepBatch) -> int:
-        """What the sum of a global batch's losses is divided by."""
-        return step.global_examples
-
-    def values_at_reference(self) -> Mapping[str, float]:
-        """What the loss and metrics of any pair are, in closed form, while policy and reference are equal."""
-        return {}
+        return self.objective(self.forward_of(batch))
 
     def training_step(self, step: StepBatch, index: int) -> None:
         begun = time.perf_counter()
         optimizer, schedule = cast(LightningOptimizer, self.optimizers()), cast(LRScheduler, self.lr_schedulers())
-        count = self.count(step)
+        self.objective.before_step(step, self.forward_of)
         for batch in step.micro_batches:
-            objective = self.objective(batch)
-            self.manual_backward(objective.losses.sum() / count)
-            self.train_means.update({LOSS: objective.losses, **objective.metrics})
+            evaluation = self.evaluate(batch)
+            loss = self.objective.loss(evaluation, step)
+            if loss.requires_grad:  # not where no term reads any of the examples
+                self.manual_backward(loss)
+            self.train_means.update(evaluation.metrics)
             self._positions += batch.input_ids.numel()
+        self.objective.after_step()
         norm = self._clip()
         rate = optimizer.param_groups[0]["lr"]
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
         self.steps_done += 1
+        if isinstance(self.reference, MovingReference):
+            self.reference.after_step(self.steps_done, self.backbone)
         self.examples_done += sum(batch.examples for batch in step.micro_batches)
         self.tokens_done += step.tokens
         self.training_seconds += time.perf_counter() - begun
@@ -154,11 +119,13 @@ class AlignmentModule(LightningModule, ABC):
             self._log_training(rate, norm)
 
     def validation_step(self, batch: PackedBatch, index: int) -> None:
-        objective = self.objective(batch)
-        self.validation_means.update({LOSS: objective.losses, **objective.metrics})
+        evaluation = self.evaluate(batch)
+        self.validation_means.update(evaluation.metrics)
+        self.diagnostics.update(evaluation, index)
 
     def on_validation_epoch_end(self) -> None:
-        values = {VALIDATION + name: float(value) for name, value in self.validation_means.compute().items()}
+        means = self.objective.with_total(self.validation_means.compute()) | self.diagnostics.compute()
+        values = {VALIDATION + name: value for name, value in means.items()}
         self.validation_means.reset()
         self.last_validated = self.steps_done
         self.log_dict(values, logger=False)
@@ -176,11 +143,19 @@ class AlignmentModule(LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # The reference is rebuilt from its own source; a checkpoint holds what training changes.
-        checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if not key.startswith("reference.")}
+        # A reference that stands still is rebuilt from its own source; a checkpoint holds what training changes.
+        checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if not self._rebuilt(key)}
+        checkpoint[REFERENCE] = self.reference_fingerprint
+        checkpoint[TERMS], checkpoint[START] = self.objective.state(), self.diagnostics.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["state_dict"] |= {key: value for key, value in self.state_dict().items() if key.startswith("reference.")}
+        check_reference(checkpoint[REFERENCE], self.reference_fingerprint)
+        checkpoint["state_dict"] |= {key: value for key, value in self.state_dict().items() if self._rebuilt(key)}
+        self.objective.load_state(checkpoint[TERMS])
+        self.diagnostics.load_state(checkpoint[START])
+
+    def _rebuilt(self, key: str) -> bool:
+        return key.startswith("reference.") and not isinstance(self.reference, MovingReference)
 
     def _clip(self) -> float:
         """Clip the gradient and refuse one that is not finite, before it can reach the weights."""
@@ -194,7 +169,7 @@ class AlignmentModule(LightningModule, ABC):
         return norm
 
     def _log_training(self, rate: float, norm: float) -> None:
-        values = {name: float(value) for name, value in self.train_means.compute().items()}
+        values = self.objective.with_total(self.train_means.compute())
         values |= {
             LEARNING_RATE: rate,
             GRADIENT_NORM: norm,

@@ -25,10 +25,11 @@ class CountedMeans(Metric):
         self.add_state("counts", torch.zeros(len(self.names), dtype=torch.float32), dist_reduce_fx="sum")
 
     def update(self, values: Mapping[str, Tensor]) -> None:
-        """Add the values [B] of each name; every name of this object must be there."""
+        """Add the values [*] of each name, any number of them; every name of this object must be there."""
         self.sums += torch.stack([values[name].detach().to(torch.float32).sum() for name in self.names])
         self.counts += self.counts.new_tensor([values[name].numel() for name in self.names])
 
-    def compute(self) -> dict[str, Tensor]:
-        """Mean of each name since the last reset."""
-        return dict(zip(self.names, self.sums / self.counts, strict=True))
+    def compute(self) -> dict[str, float]:
+        """Mean of each name that had values since the last reset."""
+        counted = zip(self.names, self.sums.tolist(), self.counts.tolist(), strict=True)
+        return {name: total / count for name, total, count in counted if count}

@@ -28,9 +28,10 @@ class PreferenceDataModule(LightningDataModule):
         packing: Packing,
         steps: int,
         seed: int,
+        mismatched: bool = False,
     ) -> None:
         super().__init__()
-        self.steps = Steps(train, pairs=pairs, steps=steps, seed=seed, packing=packing)
+        self.steps = Steps(train, pairs=pairs, steps=steps, seed=seed, packing=packing, mismatched=mismatched)
         self.validation_batches = micro_batches(validation, packing)
 
     def train_dataloader(self) -> DataLoader[StepBatch]:

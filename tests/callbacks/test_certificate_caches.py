@@ -10,7 +10,7 @@ import torch
 
 from alignkit.batches import PackedBatch
 from alignkit.caches.quantities import TERMINAL_STATES, TOKEN_LOGPS
-from alignkit.callbacks.certificate import objective_against
+from alignkit.callbacks.certificate import evaluation_against
 from alignkit.data.collate import micro_batches
 from alignkit.data.examples import EncodedExample
 from alignkit.data.packing import Packing
@@ -109,9 +109,9 @@ def test_the_policy_against_itself_draws_nothing_that_training_draws(lm_factory,
     expected = torch.rand(3)
     torch.manual_seed(0)
     with torch.no_grad():
-        objective = objective_against(backbone_logps(module.backbone, batch), module, batch)
+        evaluation = evaluation_against(backbone_logps(module.backbone, batch), module, batch)
     assert torch.equal(torch.rand(3), expected)
-    assert objective.metrics["loss/dpo"].tolist() == pytest.approx([math.log(2)] * 4, abs=1e-6)
+    assert evaluation.metrics["loss/dpo"].tolist() == pytest.approx([math.log(2)] * 4, abs=1e-6)
     assert isinstance(module.reference, CachedReference)
 
 

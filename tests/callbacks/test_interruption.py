@@ -38,9 +38,9 @@ def module(lm_factory, module_factory) -> AlignmentModule:
 
 def send(module: AlignmentModule, *signals: signal.Signals, during_step: int) -> None:
     """Signals that arrive in the middle of a step, between its forward passes."""
-    original = module.objective
+    original = module.evaluate
 
-    def objective(batch: PackedBatch):
+    def evaluate(batch: PackedBatch):
         if module.steps_done + 1 == during_step and not sent:
             sent.append(True)
             for number in signals:
@@ -48,7 +48,7 @@ def send(module: AlignmentModule, *signals: signal.Signals, during_step: int) ->
         return original(batch)
 
     sent: list[bool] = []
-    module.objective = objective
+    module.evaluate = evaluate
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -82,7 +82,7 @@ def test_handlers_are_restored_when_training_fails(module, examples_factory, fit
     def diverge(batch: PackedBatch):
         raise DivergedError("as it were")
 
-    module.objective = diverge
+    module.evaluate = diverge
     with pytest.raises(DivergedError):
         fit(module, examples_factory(8), callbacks=[Interruption()])
     assert handlers() == handlers_before

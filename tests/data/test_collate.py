@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -10,12 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.fabric.utilities import move_data_to_device
 
-from alignkit.batches import PackedBatch, StepBatch
+from alignkit.batches import Counts, PackedBatch, StepBatch
 from alignkit.data.collate import collate, micro_batches
 from alignkit.data.examples import EncodedExample
 from alignkit.data.packing import Packing
 
-INT64 = ("input_ids", "position_ids", "predictor_index", "target_ids", "completion_index", "terminal_index", "example_index")
+INT64 = (
+    "input_ids",
+    "position_ids",
+    "predictor_index",
+    "target_ids",
+    "completion_index",
+    "terminal_index",
+    "prompt_index",
+    "example_index",
+)
 INT32 = ("example_ids", "branch_ids")
 IDS = st.lists(st.integers(0, 9), min_size=1, max_size=6).map(tuple)
 
@@ -63,6 +73,7 @@ def test_the_worked_example_packed():
         "target_ids": [20, 21, 30],
         "completion_index": [0, 0, 1],
         "terminal_index": [3, 4],
+        "prompt_index": [1],
         "example_index": [0, 0],
     }
 
@@ -78,6 +89,7 @@ def test_the_worked_example_in_rows():
         "target_ids": [20, 21, 30],
         "completion_index": [0, 0, 1],
         "terminal_index": [3, 6],
+        "prompt_index": [1],
         "example_index": [0, 0],
     }
 
@@ -95,6 +107,7 @@ def test_neighbours_in_a_row_keep_apart_and_the_second_row_is_padded():
         "target_ids": [20, 21, 30, 22, 32, 33, 23, 33],
         "completion_index": [0, 0, 1, 2, 3, 3, 4, 5],
         "terminal_index": [3, 4, 6, 8, 10, 11],
+        "prompt_index": [1, 5, 9],
         "example_index": [0, 0, 1, 1, 2, 2],
     }
     assert batch.example_keys == (7, 8, 9)
@@ -196,6 +209,45 @@ def test_heads_read_the_last_token_where_the_padding_looks_like_the_terminator(l
 
 
 @pytest.mark.parametrize("layout", ["packed", "rows"])
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(examples=example_lists())
+def test_a_prompt_ends_where_its_completions_are_first_predicted(layout, examples):
+    for batch in micro_batches(examples, Packing(layout=layout, tokens=60, row_tokens=30)):
+        first = {int(batch.completion_index[n]): n for n in reversed(range(batch.completion_tokens))}
+        owners = batch.example_index.tolist()
+        assert batch.completion_counts == tuple(owners.count(number) for number in range(batch.examples))
+        for number, place in enumerate(batch.prompt_index.tolist()):
+            assert place == batch.predictor_index[first[owners.index(number)]]
+
+
+@pytest.mark.parametrize("layout", ["packed", "rows"])
+def test_feedback_stands_beside_the_completion_it_is_about(layout):
+    rated = EncodedExample(
+        key=3, prompt_ids=(5,), completion_ids=((6,), (7,), (8,)), ranks=(0, 0, 1), desirable=(True, True, False),
+        ratings={"x": (4.0, 4.0, 1.0)}, source="left",
+    )  # fmt: skip
+    other = EncodedExample(key=4, prompt_ids=(5,), completion_ids=((9,),), desirable=(False,), ratings={"y": (2.0,)}, source="right")
+    batch = collate([[rated], [PAIR], [other]], layout)
+    assert batch.target_ids.tolist() == [6, 7, 8, 20, 21, 30, 9]
+    assert batch.ranks == (0, 0, 1, 0, 1, 0)
+    assert batch.desirable == (True, True, False, True, False, False)
+    assert batch.sources == ("left", "", "right")
+    assert batch.completion_counts == (3, 2, 1)
+    assert batch.ratings == {"x": (4.0, 4.0, 1.0, *[math.nan] * 3), "y": (*[math.nan] * 5, 2.0)}
+    assert batch.ratings_of("x") == batch.ratings["x"]
+    assert batch.ratings_of("z") == (math.nan,) * 6
+
+
+@pytest.mark.parametrize("layout", ["packed", "rows"])
+def test_without_feedback_the_order_is_the_ranking_and_the_first_is_desirable(layout):
+    batch = collate([[example(0, (10,), (21,), (22,), (23,))], [example(1, (10,), (21,))]], layout)
+    assert batch.ranks == (0, 1, 2, 0)
+    assert batch.desirable == (True, False, False, True)
+    assert batch.ratings == {}
+    assert batch.sources == ("", "")
+
+
+@pytest.mark.parametrize("layout", ["packed", "rows"])
 def test_tensors_have_the_documented_types_and_none_is_a_float(layout):
     batch = collate([[PAIR]], layout)
     for name in INT64:
@@ -209,7 +261,8 @@ def test_tensors_have_the_documented_types_and_none_is_a_float(layout):
 @pytest.mark.parametrize("layout", ["packed", "rows"])
 def test_a_step_survives_lightnings_way_to_the_device(layout):
     batches = micro_batches([PAIR, example(8, (12,), (22,), (32, 33))], Packing(layout=layout, tokens=8, row_tokens=8))
-    step = StepBatch(micro_batches=batches, global_examples=2, global_tokens=6, tokens=9, filled=9)
+    counts = {"": Counts(2, 4, 6, 3), "mine": Counts(1, 1, 1, 1)}
+    step = StepBatch(micro_batches=batches, global_counts=counts, tokens=9, filled=9, mismatched=batches[:1])
     assert len(batches) == 2
     here = move_data_to_device(step, torch.device("cpu"))
     assert [lists(batch) for batch in here.micro_batches] == [lists(batch) for batch in batches]
@@ -217,6 +270,10 @@ def test_a_step_survives_lightnings_way_to_the_device(layout):
     there = move_data_to_device(step, torch.device("meta"))
     for before, after in zip(step.micro_batches, there.micro_batches, strict=True):
         assert {getattr(after, name).device.type for name in (*INT64, *INT32)} == {"meta"}
-        assert (after.example_keys, after.margins, after.layout) == (before.example_keys, before.margins, before.layout)
+        plain = [field.name for field in dataclasses.fields(before) if field.name not in (*INT64, *INT32)]
+        assert [getattr(after, name) for name in plain] == [getattr(before, name) for name in plain]
         assert before.input_ids.device.type == "cpu"
-    assert (there.global_examples, there.global_tokens, there.tokens) == (2, 6, 9)
+    assert {getattr(there.mismatched[0], name).device.type for name in (*INT64, *INT32)} == {"meta"}
+    assert there.global_counts == counts
+    assert there.global_counts["mine"].examples == 1, "Lightning rebuilds a tuple with names as one"
+    assert (there.global_examples, there.global_completions, there.global_tokens, there.tokens) == (3, 5, 7, 9)

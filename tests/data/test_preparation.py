@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from alignkit.data.dropping import REASONS
 from alignkit.data.examples import PreferenceExample
+from alignkit.data.forms import Form
 from alignkit.data.preparation import PreparedData, prepare
 from alignkit.data.sources.local import Local
 from alignkit.errors import UserError
@@ -36,6 +37,7 @@ SETTINGS = DatasetSettings(
     max_dropped=1.0,
     options={},
 )
+PAIRS = Form.pairs()
 GOOD = ("hi", "yes", "no")
 LONG = ("0123456789", "abcdefghijk!", "z")
 """Of these one prompt is trimmed and one completion cut at 12 tokens."""
@@ -62,8 +64,8 @@ class Made:
 
 @pytest.fixture
 def prepared(characters: Characters) -> Callable[..., PreparedData]:
-    def build(source: Made, *, completions: int = 2, **changes: object) -> PreparedData:
-        return prepare(replace(SETTINGS, **changes), source, characters(), completions=completions)  # type: ignore[arg-type]
+    def build(source: Made, *, form: Form = PAIRS, **changes: object) -> PreparedData:
+        return prepare(replace(SETTINGS, **changes), source, characters(), form=form)  # type: ignore[arg-type]
 
     return build
 
@@ -97,7 +99,7 @@ def test_a_file_is_accounted_for_row_by_row(characters: Characters, tmp_path: Pa
     rows = [(f"{number}", "yes", "no") for number in range(8)] + [("8", "yes", "yes"), ("9", "", "no"), ("a", "b", "c"), SPELT]
     file = tmp_path / "pairs.jsonl"
     file.write_text("".join(json.dumps(dict(zip(("prompt", "chosen", "rejected"), row, strict=True))) + "\n" for row in rows))
-    data = prepare(replace(SETTINGS, path=str(file)), Local(columns={}), characters(), completions=2)
+    data = prepare(replace(SETTINGS, path=str(file)), Local(columns={}, ratings=[]), characters(), form=PAIRS)
     counts = data.counts
     # "a" + "b" is one token, which leaves "a" alone with nothing before it.
     assert (counts["identical"], counts["empty"], counts["empty_prompt"], counts["special_token_in_text"]) == (1, 1, 1, 1)
@@ -105,7 +107,7 @@ def test_a_file_is_accounted_for_row_by_row(characters: Characters, tmp_path: Pa
 
 
 def test_supervised_fine_tuning_takes_the_first_completion_alone(prepared: Callable[..., PreparedData]) -> None:
-    data = prepared(Made((GOOD, LONELY, TWINS, ("hi", "yes", "no</s>"))), completions=1)
+    data = prepared(Made((GOOD, LONELY, TWINS, ("hi", "yes", "no</s>"))), form=Form.single())
     yes = [*data.encoder.tokenizer("yes")["input_ids"], data.encoder.text_terminator]
     assert [list(ids) for item in data.train for ids in item.completion_ids][:2] == [yes, yes]
     # What a rejected completion holds, or whether there is one, says nothing of the chosen one.

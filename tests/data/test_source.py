@@ -26,7 +26,7 @@ from alignkit.settings import DatasetSettings
 
 Row = Mapping[str, Any]
 Write = Callable[[str, list[Row]], str]
-LOCAL = Local(columns={})
+LOCAL = Local(columns={}, ratings=[])
 SETTINGS = DatasetSettings(
     name="local",
     source="local",
@@ -259,10 +259,14 @@ def test_a_source_that_makes_its_examples_reads_nothing(key: str) -> None:
         ),
         (
             "fine_grained_rlhf_qa/dev_feedback.jsonl.gz",
-            Local(columns={"prompt": "question", "chosen": "prediction 1", "rejected": "prediction 2"}),
+            Local(columns={"prompt": "question", "chosen": "prediction 1", "rejected": "prediction 2"}, ratings=[]),
             {"rows": 500, "train": 372, "validation": 128},
         ),
-        ("dolly_hhrlhf_small/train.jsonl.gz", Local(columns={"chosen": "response"}), {"rows": 1000, "train": 872, "validation": 128}),
+        (
+            "dolly_hhrlhf_small/train.jsonl.gz",
+            Local(columns={"chosen": "response"}, ratings=[]),
+            {"rows": 1000, "train": 872, "validation": 128},
+        ),
         ("llamafactory_demo/c4_demo.jsonl.gz", LOCAL, {"rows": 300, "train": 172, "validation": 128}),
     ],
 )

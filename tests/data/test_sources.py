@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from alignkit.data.sources.ultrafeedback import UltraFeedback
 from alignkit.errors import UserError
 
 Row = Mapping[str, Any]
-LOCAL = Local(columns={})
+LOCAL = Local(columns={}, ratings=[])
 
 
 def system(content: str) -> Message:
@@ -87,14 +88,16 @@ def test_ultrafeedback_chats_part_at_the_last_turn() -> None:
         "score_chosen": 8.5,
         "score_rejected": 6.0,
     }
-    assert UltraFeedback().to_examples(row) == pair((user("Hi"),), "Hello", "No", 2.5)
+    (expected,) = pair((user("Hi"),), "Hello", "No", 2.5)
+    assert UltraFeedback().to_examples(row) == [replace(expected, ratings={"overall": (8.5, 6.0)})]
     without_prompt = {key: value for key, value in row.items() if key != "prompt"}
     assert UltraFeedback().to_examples(without_prompt) == UltraFeedback().to_examples(row)
 
 
 def test_ultrafeedback_texts_become_one_turn_each() -> None:
     row = {"prompt": "Hi", "chosen": "Hello", "rejected": "No", "metadata": {"score_chosen": 9.0, "score_rejected": 8.0}}
-    assert UltraFeedback().to_examples(row) == pair((user("Hi"),), "Hello", "No", 1.0)
+    (expected,) = pair((user("Hi"),), "Hello", "No", 1.0)
+    assert UltraFeedback().to_examples(row) == [replace(expected, ratings={"overall": (9.0, 8.0)})]
     assert UltraFeedback().to_examples({**row, "metadata": None}) == pair((user("Hi"),), "Hello", "No", 0.0)
 
 
@@ -202,7 +205,7 @@ def test_local_texts_are_joined_as_they_stand() -> None:
 
 
 def test_local_columns_go_by_other_names() -> None:
-    source = Local(columns={"prompt": "question", "chosen": "response 1", "rejected": "response 2", "margin": "gap"})
+    source = Local(columns={"prompt": "question", "chosen": "response 1", "rejected": "response 2", "margin": "gap"}, ratings=[])
     row = {"question": "q", "response 1": "a", "response 2": "b", "gap": "0.5", "chosen": "not this"}
     assert source.to_examples(row) == pair("q", "a", "b", 0.5)
 
@@ -325,18 +328,22 @@ def test_local_chats_with_different_prompts_are_dropped() -> None:
 def test_local_a_misspelt_column_is_not_taken_for_an_absent_one(
     columns: dict[str, str], found: list[str], missing: tuple[str, ...]
 ) -> None:
-    assert Local(columns=columns).missing(found) == missing
+    assert Local(columns=columns, ratings=[]).missing(found) == missing
 
 
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"chosn": "best"}, "dataset.columns = 'chosn'; must be one of prompt, chosen, rejected, margin. Did you mean 'chosen'?"),
+        (
+            {"chosn": "best"},
+            "dataset.columns = 'chosn'; must be one of prompt, chosen, rejected, completions, margin, scores, ranks, label, "
+            "chosen_rating, rejected_rating. Did you mean 'chosen'?",
+        ),
         ({"chosen": ""}, "dataset.columns.chosen = ''; must be the name of a column of the file."),
         ({"chosen": "a", "rejected": "a"}, "dataset.columns.chosen = 'a' is given twice; each must name a column of its own."),
     ],
 )
 def test_local_checks_its_mapping(columns: dict[str, str], words: str) -> None:
     with pytest.raises(UserError) as caught:
-        Local(columns=columns)
+        Local(columns=columns, ratings=[])
     assert str(caught.value) == words

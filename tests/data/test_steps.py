@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignkit.batches import StepBatch
+from alignkit.batches import Counts, StepBatch
 from alignkit.data.examples import EncodedExample
 from alignkit.data.packing import Packing
 from alignkit.data.steps import Steps
+from alignkit.errors import UserError
 
 COUNTS = {"count": st.integers(1, 23), "pairs": st.integers(1, 9), "seed": st.integers(0, 2**32 - 1)}
 
@@ -100,3 +103,81 @@ def test_steps_outside_the_run_are_refused(step):
     with pytest.raises(IndexError):
         steps[step]
     assert len(steps) == len(list(steps)) == 5
+
+
+# Prompts with the completions of others
+
+
+def mismatching(count: int, pairs: int, *, rank: int = 0, ranks: int = 1, seed: int = 0) -> Steps:
+    packing = Packing(layout="packed", tokens=40, row_tokens=20)
+    return Steps(numbered(count), pairs=pairs, steps=9, seed=seed, packing=packing, rank=rank, ranks=ranks, mismatched=True)
+
+
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(count=st.integers(2, 23), pairs=st.integers(2, 9), seed=st.integers(0, 2**32 - 1), step=st.integers(0, 8))
+def test_each_prompt_meets_the_completions_of_the_next(count, pairs, seed, step):
+    steps = mismatching(count, pairs, seed=seed)
+    matched = [steps.examples[index] for index in steps.global_batch(step)]
+    made = steps.mismatched_examples(step)
+    assert len(made) == (len(matched) if len(matched) > 1 else 0)
+    for place, item in enumerate(made):
+        assert item.completion_ids == matched[(place + 1) % len(matched)].completion_ids
+        prompt = matched[place].prompt_ids
+        assert item.prompt_ids == prompt[len(prompt) - len(item.prompt_ids) :]
+        assert item.prompt_ids
+        assert (item.margin, item.ranks, item.desirable, item.ratings) == (0.0, (), (), {})
+
+
+def test_keys_of_mismatched_examples_are_nobody_elses():
+    steps = mismatching(10, 4)
+    made = [item.key for step in range(9) for item in steps.mismatched_examples(step)]
+    assert len(made) == len(set(made)) == sum(steps[step].global_examples for step in range(9))
+    assert max(made) < 0
+    assert [item.key for item in steps.mismatched_examples(7)] == [item.key for item in mismatching(10, 4, seed=5).mismatched_examples(7)]
+
+
+@settings(derandomize=True, deadline=None, max_examples=30)
+@given(count=st.integers(2, 23), pairs=st.integers(2, 9), ranks=st.integers(1, 5), step=st.integers(0, 8))
+def test_ranks_share_the_mismatched_examples(count, pairs, ranks, step):
+    expected = [item.key for item in mismatching(count, pairs).mismatched_examples(step)]
+    shares = [mismatching(count, pairs, rank=rank, ranks=ranks)[step].mismatched for rank in range(ranks)]
+    assert sorted(key for share in shares for batch in share for key in batch.example_keys) == sorted(expected)
+
+
+def test_a_mismatched_example_is_no_longer_than_the_longest_example():
+    # 5 + 2 and 2 + 6 tokens; the long prompt before the long completion keeps its newest 2
+    one = EncodedExample(key=0, prompt_ids=(1, 2, 3, 4, 5), completion_ids=((8, 9),))
+    other = EncodedExample(key=1, prompt_ids=(6, 7), completion_ids=((9, 9), (1, 2, 3, 4, 5, 6)))
+    steps = Steps([one, other], pairs=2, steps=1, seed=0, packing=Packing(layout="packed", tokens=99), mismatched=True)
+    made = {item.completion_ids: item.prompt_ids for item in steps.mismatched_examples(0)}
+    assert made == {other.completion_ids: (4, 5), one.completion_ids: (6, 7)}
+
+
+def test_without_being_asked_a_step_has_no_mismatched_examples():
+    steps = build(10, pairs=4)
+    assert steps[0].mismatched == []
+    assert steps.mismatched_examples(0) == []
+
+
+def test_a_batch_of_one_example_has_no_mismatched_ones():
+    # 9 examples in batches of 4: the last one holds 1
+    steps = mismatching(9, 4)
+    assert steps[2].global_examples == 1
+    assert steps[2].mismatched == []
+
+
+@pytest.mark.parametrize(("count", "pairs"), [(10, 1), (1, 10)])
+def test_batches_of_one_are_refused_where_mismatched_examples_are_needed(count, pairs):
+    with pytest.raises(UserError, match=rf"batch\.pairs = {pairs}, and {count} examples .* Try batch\.pairs=16"):
+        mismatching(count, pairs)
+
+
+def test_the_counts_of_a_mixture_are_told_by_source():
+    examples = [replace(example, source="ab"[example.key % 2]) for example in numbered(6)]
+    packing = Packing(layout="packed", tokens=40, row_tokens=20)
+    step = Steps(examples, pairs=6, steps=1, seed=0, packing=packing)[0]
+    # completions of 1 and n % 3 + 1 tokens: a is 0, 2, 4 and b is 1, 3, 5
+    assert step.global_counts == {"a": Counts(3, 6, 3 + 1 + 3 + 2, 3), "b": Counts(3, 6, 3 + 2 + 1 + 3, 3)}
+    assert (step.global_examples, step.global_completions, step.global_tokens) == (6, 12, 18)
+    assert [step.count(unit, None) for unit in ("examples", "completions", "chosen_tokens")] == [6, 12, 6]
+    assert [step.count("completions", source) for source in ("a", "c")] == [6, 0]

@@ -59,6 +59,21 @@ def test_a_sweep_computes_the_log_probs_once_and_a_later_run_not_at_all(tmp_path
     assert results(tmp_path / "later")["reference/computed"] == 0
 
 
+def test_a_sweep_over_losses_shares_one_cache(tmp_path: Path, environment: dict[str, str]) -> None:
+    losses = ("dpo", "cdpo", "ipo_avg", "kto", "simpo", "con_dph")
+    sweep = start(tmp_path, environment, "-m", f"loss={','.join(losses)}", "run_dir=grid")
+    output, _ = sweep.communicate(timeout=300)
+    assert sweep.returncode == 0, output
+    jobs = json.loads((tmp_path / "grid" / "sweep.json").read_text())
+    assert [job["status"] for job in jobs] == ["done"] * 6
+    runs = {loss: results(tmp_path / "grid" / job["run"]) for loss, job in zip(losses, jobs, strict=True)}
+    # kto's level needs each prompt of the three steps with another completion; simpo has no reference
+    computed = {loss: run["reference/computed"] for loss, run in runs.items() if loss != "simpo"}
+    assert computed == {"dpo": VISITED, "cdpo": 0, "ipo_avg": 0, "kto": 3 * 8, "con_dph": 0}
+    assert "reference/computed" not in runs["simpo"]
+    assert len({run["reference_fingerprint"] for run in runs.values()} - {None}) == 1
+
+
 def test_two_processes_at_once_compute_once_and_train_on_the_same_numbers(tmp_path: Path, environment: dict[str, str]) -> None:
     processes = [start(tmp_path, environment, f"run_dir={name}") for name in ("a", "b")]
     for process in processes:

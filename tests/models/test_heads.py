@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from alignkit.data.collate import collate
 from alignkit.data.examples import EncodedExample
 from alignkit.errors import UserError
+from alignkit.loss_settings import HeadSettings
 from alignkit.models.backbone import Backbone
 from alignkit.models.heads import Heads, RewardHead
 from alignkit.models.terminal_states import TrunkStates
-from alignkit.settings import HeadSettings
 
 WIDTH = 6
 POOLERS = HeadSettings.POOLERS
 
 
-def settings(pooler: str = "identity", *, dropout: float = 0.0, init_std: float | None = 0.5, name: str = "dph") -> HeadSettings:
-    return HeadSettings(name=name, pooler=pooler, dropout=dropout, init_std=init_std)
+def settings(pooler: str = "identity", **changes) -> HeadSettings:
+    return HeadSettings(**{"name": "dph", "pooler": pooler, "dropout": 0.0, "init_std": 0.5, **changes})
 
 
 def build_head(pooler: str, width: int = WIDTH, **changes) -> RewardHead:
@@ -182,3 +182,28 @@ def test_without_its_terminator_a_completion_is_read_at_the_token_before(trunk):
     before = dataclasses.replace(batch, terminal_index=batch.terminal_index - torch.tensor([1, 0]))
     assert torch.allclose(scores_of(trunk, collate([[cut]], "packed")), scores_of(trunk, before), atol=1e-5)
     assert (scores_of(trunk, batch) - scores_of(trunk, before)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("pooler", POOLERS)
+def test_a_plain_head_draws_and_holds_what_pooler_and_score_need_and_nothing_else(pooler):
+    # Saved heads load, and a seed gives the same run, only while this holds.
+    torch.manual_seed(0)
+    head = RewardHead(WIDTH, settings(pooler))
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    inner = 8 * WIDTH // 3
+    shapes = {"identity": [], "bert": [(WIDTH, WIDTH)], "swiglu_bert": [(WIDTH, 2 * inner), (inner, WIDTH)]}[pooler.replace("t5", "bert")]
+    maps = [nn.Linear(*shape) for shape in shapes] + [nn.Linear(WIDTH, 1, bias=False)]
+    drawn = [nn.init.normal_(module.weight, std=0.5) for module in maps]
+    assert torch.equal(after, torch.rand(1))
+    kept = [weight for name, weight in head.named_parameters() if name.endswith("weight")]
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(kept, drawn, strict=True))
+
+
+@pytest.mark.parametrize(("pooler", "count"), [("identity", 0), ("bert", 1), ("t5", 1), ("swiglu_bert", 2), ("swiglu_t5", 2)])
+def test_matrices_are_those_of_the_pooler(pooler, count):
+    heads = Heads(WIDTH, {"dph": settings(pooler, layers=[1, -1], tokens="attention")})
+    matrices = heads.matrices("dph")
+    assert len(matrices) == count
+    assert all(matrix.dim() == 2 and matrix.requires_grad for matrix in matrices)
+    assert {id(matrix) for matrix in matrices} <= {id(parameter) for parameter in heads.head("dph").pooler.parameters()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -13,7 +14,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, GPT2Config, T5Config
 
 from alignkit.errors import UserError
-from alignkit.models.loading import check_fit, load_config, load_lm, load_tokenizer
+from alignkit.models.loading import (
+    check_fit,
+    check_quantization,
+    load_config,
+    load_lm,
+    load_quantized_lm,
+    load_tokenizer,
+)
 
 
 @pytest.fixture
@@ -127,3 +135,15 @@ def test_a_refusal_says_what_to_type(case, folder):
         save_file({"x": torch.zeros(1)}, folder / "model.safetensors", metadata={"format": "pt"})
         message = refusal(lambda: load_lm("model.path", str(folder), torch.float32))
     assert "model.path=" in message or "model=" in message
+
+
+def test_four_bits_are_refused_where_there_is_no_device_or_no_library(monkeypatch, folder):
+    message = refusal(lambda: check_quantization("cpu"))
+    assert message == "model.quantize = 'nf4' on cpu: bitsandbytes needs a CUDA device for it. Type model.quantize=null."
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "CUDA device" in refusal(lambda: check_quantization("cuda"))
+    assert "CUDA device" in refusal(lambda: load_quantized_lm("model.path", str(folder), torch.float32, torch.bfloat16))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    message = refusal(lambda: check_quantization("cuda"))
+    assert message.startswith("model.quantize = 'nf4': bitsandbytes is not installed. Type pip install bitsandbytes")

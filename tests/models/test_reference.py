@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 
+from alignkit.caches.digests import function_digest
 from alignkit.caches.quantities import TOKEN_LOGPS
+from alignkit.data.collate import collate
+from alignkit.errors import UserError
+from alignkit.model_settings import UNUSED_LORA
+from alignkit.models.adapters import adapters_off, add_adapters
 from alignkit.models.backbone import Backbone
-from alignkit.models.reference import CachedReference, fingerprint, freeze, frozen_copy
+from alignkit.models.loading import load_lm
+from alignkit.models.reference import (
+    AdapterOffReference,
+    CachedReference,
+    LiveReference,
+    MovingReference,
+    backbone_logps,
+    check_reference,
+    fingerprint,
+    freeze,
+    frozen_copy,
+    trunk_fingerprint,
+)
 from alignkit.modules.alignment import AlignmentModule
+
+LORA = replace(UNUSED_LORA, rank=4, alpha=6.0)
 
 
 def test_equal_weights_have_equal_fingerprints(architecture, lm_factory):
@@ -117,3 +139,112 @@ def test_cached_log_probs_are_not_in_the_checkpoint_and_a_checkpoint_loads_besid
     module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
     assert fingerprint(module.backbone) == fingerprint(trained.backbone)
+
+
+def with_adapters(module: AlignmentModule, dropout: float = 0.0) -> AlignmentModule:
+    """The module with adapters in its policy, whose reference is the policy without them."""
+    add_adapters(module.backbone, replace(LORA, dropout=dropout))
+    del module.reference
+    module.reference = AdapterOffReference(module.backbone)
+    return module
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "opt"])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_without_its_adapters_the_policy_is_its_own_reference_before_and_after_training(
+    name, dropout, lm_factory, examples_factory, module_factory, fit
+):
+    module = with_adapters(module_factory("dpo", lm_factory(name)), dropout)
+    batch = collate([examples_factory(5)], "packed")
+    before, start = module.reference.token_logps(batch), trunk_fingerprint(module.backbone)
+    assert torch.equal(before, backbone_logps(Backbone(lm_factory(name)), batch))
+    assert torch.equal(before, backbone_logps(module.backbone, batch))
+    fit(module, examples_factory(8))
+    assert torch.equal(module.reference.token_logps(batch), before)
+    assert trunk_fingerprint(module.backbone) == start == fingerprint(Backbone(lm_factory(name)))
+    assert (backbone_logps(module.backbone.eval(), batch) - before).abs().max() > 1e-2
+
+
+def test_a_policy_that_was_changed_in_memory_is_the_reference_as_it_is_now_not_as_it_lies_on_disk(lm_factory, examples_factory, tmp_path):
+    lm_factory("llama").save_pretrained(tmp_path)
+    stored, policy = (Backbone(load_lm("model.path", str(tmp_path), torch.float32)) for _ in range(2))
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.mul_(1.1)
+    batch = collate([examples_factory(3)], "packed")
+    now = backbone_logps(policy, batch).detach()
+    assert not torch.equal(now, backbone_logps(stored, batch))
+    copy = frozen_copy(policy)
+    assert fingerprint(copy) == fingerprint(policy) != fingerprint(stored)
+    add_adapters(policy, LORA)
+    for reference in (LiveReference(copy), AdapterOffReference(policy), MovingReference(frozen_copy(copy), mix=0.5, every=1)):
+        assert torch.equal(reference.token_logps(batch), now)
+    assert trunk_fingerprint(policy) == fingerprint(copy)
+
+
+def test_a_policy_with_adapters_trains_as_against_a_frozen_copy_of_itself(lm_factory, examples_factory, module_factory, fit):
+    weights = []
+    for copied in (True, False):
+        module = module_factory("dpo", lm_factory("llama"))
+        kept = LiveReference(frozen_copy(module.backbone))
+        torch.manual_seed(3)
+        with_adapters(module)
+        if copied:
+            module.reference = kept
+        fit(module, examples_factory(8))
+        weights.append(fingerprint(module.backbone))
+    assert weights[0] == weights[1]
+
+
+def test_the_policys_own_reference_adds_nothing_to_the_module(lm_factory, module_factory):
+    module = with_adapters(module_factory("dpo", lm_factory("llama")))
+    assert {name.partition(".")[0] for name in module.state_dict()} == {"backbone"}
+    assert len(list(module.parameters())) == len(list(module.backbone.parameters()))
+
+
+def test_a_live_reference_tells_the_hidden_states_that_its_log_probs_come_from(lm_factory, examples_factory):
+    batch = collate([examples_factory(4)], "packed")
+    policy = add_adapters(Backbone(lm_factory("llama")), LORA)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1)
+    copy = frozen_copy(Backbone(lm_factory("llama")))
+    for reference in (AdapterOffReference(policy), LiveReference(copy), MovingReference(copy, mix=0.5, every=1)):
+        model, hidden = reference.hidden_states(batch)
+        assert not hidden.requires_grad
+        assert torch.equal(model.token_scores(hidden, batch).logps, reference.token_logps(batch))
+        assert torch.equal(hidden, Backbone(lm_factory("llama")).hidden_states(batch))
+
+
+def test_a_cache_of_the_full_model_is_that_of_the_model_with_adapters(lm_factory, examples_factory, asked):
+    plain = Backbone(lm_factory("gpt2")).use_attention("tiles", "cpu")
+    policy = add_adapters(Backbone(lm_factory("gpt2")).use_attention("tiles", "cpu"), LORA)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1)
+    assert function_digest(policy, trunk_fingerprint(policy)) == function_digest(plain, fingerprint(plain))
+    examples = examples_factory(6)
+    with adapters_off(policy):
+        values = asked(TOKEN_LOGPS, policy, examples)
+    expected = asked(TOKEN_LOGPS, plain, examples)
+    assert all(torch.equal(values[key], expected[key]) for key in expected)
+
+
+def test_a_resumed_run_has_the_reference_that_it_began_with(lm_factory, examples_factory, module_factory, fit, tmp_path):
+    trained = with_adapters(module_factory("dpo", lm_factory("llama")))
+    begun = trunk_fingerprint(trained.backbone)
+    fit(trained, examples_factory(8)).save_checkpoint(tmp_path / "last.ckpt")
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=False)
+    module = with_adapters(module_factory("dpo", lm_factory("llama")))
+    module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
+    batch = collate([examples_factory(5)], "packed")
+    check_reference(begun, trunk_fingerprint(module.backbone))
+    assert fingerprint(module.backbone) == fingerprint(trained.backbone)
+    assert torch.equal(module.reference.token_logps(batch), backbone_logps(Backbone(lm_factory("llama")), batch))
+    with torch.no_grad():
+        module.backbone.lm.lm_head.weight[0, 0] += 1
+    with pytest.raises(UserError, match=rf"^reference: the run began against weights {begun}, and now there are "):
+        check_reference(begun, trunk_fingerprint(module.backbone))

@@ -15,10 +15,12 @@ from alignkit.callbacks.metrics_log import MetricsLog
 from alignkit.data.collate import collate, micro_batches
 from alignkit.data.examples import EncodedExample
 from alignkit.data.packing import Packing
+from alignkit.data.steps import count_by_source
 from alignkit.errors import DivergedError
 from alignkit.metrics import GRADIENT_NORM, LEARNING_RATE, LOSS, PADDING_FRACTION, TOKENS_PER_SECOND
 from alignkit.models.reference import LiveReference, fingerprint
 from alignkit.modules.alignment import AlignmentModule
+from alignkit.modules.term import TermOutput
 from alignkit.optimizer_settings import LaPropSettings, RMSpropSettings, ScheduleSettings
 from alignkit.run_dir import RunDir, read_jsonl
 
@@ -33,8 +35,7 @@ def disturb(module: AlignmentModule) -> AlignmentModule:
 
 
 def step_of(batches: Sequence[PackedBatch], examples: Sequence[EncodedExample]) -> StepBatch:
-    tokens = sum(len(ids) for example in examples for ids in example.completion_ids)
-    return StepBatch(micro_batches=list(batches), global_examples=len(examples), global_tokens=tokens, tokens=0, filled=0)
+    return StepBatch(micro_batches=list(batches), global_counts=count_by_source(examples), tokens=0, filled=0, mismatched=[])
 
 
 def loss_and_gradients(module: AlignmentModule, step: StepBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -42,7 +43,7 @@ def loss_and_gradients(module: AlignmentModule, step: StepBatch) -> tuple[Tensor
     module.zero_grad()
     total = torch.zeros((), dtype=torch.float64)
     for batch in step.micro_batches:
-        loss = module.objective(batch).losses.sum() / module.count(step)
+        loss = module.objective.loss(module.evaluate(batch), step)
         loss.backward()
         total += loss.detach()
     return total, {name: parameter.grad.clone() for name, parameter in module.named_parameters() if parameter.grad is not None}
@@ -53,7 +54,7 @@ def test_eight_examples_give_one_loss_and_gradient_however_they_are_cut_and_pack
     architecture_name, objective, lm_factory, examples_factory, module_factory
 ):
     module = disturb(module_factory(objective, lm_factory(architecture_name, dtype=torch.float64)))
-    examples = examples_factory(8, completions=module.completions, seed=3)
+    examples = examples_factory(8, completions=module.objective.form().completions, seed=3)
     lengths = [len(ids) for example in examples for ids in example.completion_ids]
     assert len(set(lengths)) > 3
     shuffled = [examples[n] for n in (5, 2, 7, 0, 3, 6, 1, 4)]
@@ -123,9 +124,9 @@ def test_at_step_0_the_loss_is_its_closed_form_and_every_implicit_reward_is_0(
 ):
     # OPT asks for dropout 0.1, by a function call
     module = module_factory(objective_name, lm_factory(architecture)).train()
-    objective = module.objective(collate([examples_factory(4), examples_factory(2)], layout))
-    assert objective.losses.tolist() == pytest.approx([expected] * 6, abs=1e-6)
-    assert module.values_at_reference().get("loss") == pytest.approx(expected, abs=1e-9)
+    objective = module.evaluate(collate([examples_factory(4), examples_factory(2)], layout))
+    assert objective.outputs[objective_name].losses.tolist() == pytest.approx([expected] * 6, abs=1e-6)
+    assert module.objective.values_at_reference() == {objective_name: pytest.approx(expected, abs=1e-9)}
     for name in ("rewards/chosen", "rewards/rejected", "rewards/margins"):
         assert torch.equal(objective.metrics[name], torch.zeros(6))
     assert torch.equal(objective.metrics["rewards/accuracies"], torch.full((6,), 0.5))
@@ -133,7 +134,7 @@ def test_at_step_0_the_loss_is_its_closed_form_and_every_implicit_reward_is_0(
 
 def test_the_implicit_rewards_of_a_joint_term_start_at_0_too(architecture, lm_factory, examples_factory, module_factory):
     module = module_factory("joint_con_dph", lm_factory(architecture)).train()
-    metrics = module.objective(collate([examples_factory(4)], "packed")).metrics
+    metrics = module.evaluate(collate([examples_factory(4)], "packed")).metrics
     assert metrics["loss/dpo"].tolist() == pytest.approx([math.log(2)] * 4, abs=1e-6)
     assert torch.equal(metrics["implicit_rewards/margins"], torch.zeros(4))
 
@@ -155,30 +156,30 @@ def test_without_freezing_the_logits_move(objective, lm_factory, examples_factor
     module = module_factory(objective, lm_factory("llama"))
     ids = torch.arange(3, 33).view(1, 30)
     logits = module.backbone.lm(ids).logits
-    fit(module, examples_factory(12, completions=module.completions))
+    fit(module, examples_factory(12, completions=module.objective.form().completions))
     assert not torch.equal(module.backbone.lm(ids).logits, logits)
 
 
-def test_training_lowers_the_loss(objective, lm_factory, examples_factory, module_factory, fit):
+def test_training_lowers_the_loss(losses_of, objective, lm_factory, examples_factory, module_factory, fit):
     module = module_factory(objective, lm_factory("llama"), steps=8)
-    examples = examples_factory(4, completions=module.completions)
+    examples = examples_factory(4, completions=module.objective.form().completions)
     batch = collate([examples], "packed")
-    before = module.objective(batch).losses.mean().item()
+    before = losses_of(module, batch).mean().item()
     fit(module, examples)
-    assert module.objective(batch).losses.mean().item() < before
+    assert losses_of(module, batch).mean().item() < before
 
 
 def test_the_trunk_stays_in_evaluation_mode_through_training_and_validation(lm_factory, examples_factory, module_factory, fit):
     modes = []
 
     module = module_factory("joint_con_dph", lm_factory("opt", dropout=0.5), dropout=0.1)
-    original = module.objective
+    original = module.evaluate
 
     def spy(batch: PackedBatch):
         modes.append((module.training, module.heads.training, module.backbone.lm.training, module.reference.backbone.lm.training))
         return original(batch)
 
-    module.objective = spy
+    module.evaluate = spy
     fit(module, examples_factory(8), validation=examples_factory(2), validate_every=2)
     # heads alone change their mode: training, two steps; validation; ...
     assert modes == [(True, True, False, False)] * 2 + [(False, False, False, False)] + modes[3:]
@@ -211,19 +212,20 @@ def test_a_number_that_is_not_finite_stops_training_before_it_reaches_the_weight
     culprit, lm_factory, examples_factory, module_factory, fit, monkeypatch
 ):
     module = module_factory("dpo", lm_factory("llama"))
-    original, weights = module.objective, []
+    original, weights = module.evaluate, []
 
     def poisoned(batch: PackedBatch):
-        objective = original(batch)
+        evaluation = original(batch)
         if module.steps_done < 2:
-            return objective
+            return evaluation
         weights.append(fingerprint(module.backbone))
+        losses = evaluation.outputs["dpo"].losses
         if culprit == "loss":
-            return dataclasses.replace(objective, losses=objective.losses * torch.tensor(math.nan))
-        objective.losses.register_hook(lambda gradient: gradient * math.inf)
-        return objective
+            return dataclasses.replace(evaluation, outputs={"dpo": TermOutput(losses=losses * torch.tensor(math.nan))})
+        losses.register_hook(lambda gradient: gradient * math.inf)
+        return evaluation
 
-    module.objective = poisoned
+    module.evaluate = poisoned
     with pytest.raises(DivergedError, match=r"step 3: .* The weights are those of step 2. Try a smaller learning rate: optimizer.lr=0.001"):
         fit(module, examples_factory(8))
     assert module.steps_done == 2
@@ -268,28 +270,30 @@ def test_logged_means_are_over_all_pairs_of_the_window(lm_factory, examples_fact
     module = module_factory("bradley_terry", lm_factory("llama"), steps=2, log_every=2, optimizer=dataclasses.replace(adamw, lr=1e-12))
     examples = examples_factory(6)
     (row,) = rows_of(module, examples, fit, tmp_path, tokens=50)
-    objective = module.objective(collate([examples], "packed"))
-    assert row["train/loss"] == pytest.approx(objective.losses.mean().item(), abs=1e-5)
-    assert row["train/rewards/margins"] == pytest.approx(objective.metrics["rewards/margins"].mean().item(), abs=1e-5)
+    evaluation = module.evaluate(collate([examples], "packed"))
+    assert row["train/loss"] == pytest.approx(evaluation.outputs["bradley_terry"].losses.mean().item(), abs=1e-5)
+    assert row["train/rewards/margins"] == pytest.approx(evaluation.metrics["rewards/margins"].mean().item(), abs=1e-5)
 
 
-def test_each_window_of_training_rows_begins_anew(lm_factory, examples_factory, module_factory, fit, tmp_path, adamw):
+def test_each_window_of_training_rows_begins_anew(losses_of, lm_factory, examples_factory, module_factory, fit, tmp_path, adamw):
     module = module_factory("con_dph", lm_factory("llama"), steps=4, log_every=2, optimizer=dataclasses.replace(adamw, lr=1e-12))
     examples = examples_factory(8)
     rows = rows_of(module, examples, fit, tmp_path, pairs=2)
     steps = module.trainer.datamodule.steps
     for row, window in zip(rows, [(0, 1), (2, 3)], strict=True):
         seen = [examples[n] for step in window for n in steps.global_batch(step)]
-        assert row["train/loss"] == pytest.approx(module.objective(collate([seen], "packed")).losses.mean().item(), abs=1e-5)
+        assert row["train/loss"] == pytest.approx(losses_of(module, collate([seen], "packed")).mean().item(), abs=1e-5)
     assert abs(rows[0]["train/loss"] - rows[1]["train/loss"]) > 1e-3
 
 
 @pytest.mark.parametrize("objective_name", ["sft", "joint_con_dph"])
-def test_training_is_a_plain_loop_with_clipping_and_a_schedule(objective_name, lm_factory, examples_factory, module_factory, fit, tmp_path):
+def test_training_is_a_plain_loop_with_clipping_and_a_schedule(
+    losses_of, objective_name, lm_factory, examples_factory, module_factory, fit, tmp_path
+):
     module, twin = (module_factory(objective_name, lm_factory("gpt2", dtype=torch.float64), steps=5) for _ in range(2))
     schedule = ScheduleSettings(name="linear", warmup_steps=2, final_ratio=0.5)
     module.recipe = dataclasses.replace(module.recipe, schedule=schedule)
-    examples = examples_factory(10, completions=module.completions)
+    examples = examples_factory(10, completions=module.objective.form().completions)
     rows = rows_of(module, examples, fit, tmp_path, tokens=50)
     # warm-up 1/3, 2/3, 1, then a line to 1/2 in the last step
     rates = [1e-2 * factor for factor in (1 / 3, 2 / 3, 1, 0.75, 0.5)]
@@ -299,7 +303,7 @@ def test_training_is_a_plain_loop_with_clipping_and_a_schedule(objective_name, l
     for step, rate in enumerate(rates):
         batch = collate([[examples[n] for n in module.trainer.datamodule.steps.global_batch(step)]], "packed")
         optimizer.zero_grad()
-        twin.objective(batch).losses.mean().backward()
+        losses_of(twin, batch).mean().backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
@@ -307,13 +311,13 @@ def test_training_is_a_plain_loop_with_clipping_and_a_schedule(objective_name, l
         assert (ours - theirs).abs().max() < 1e-6, name
 
 
-def test_validation_means_are_over_all_held_out_pairs(lm_factory, examples_factory, module_factory, fit, tmp_path):
+def test_validation_means_are_over_all_held_out_pairs(losses_of, lm_factory, examples_factory, module_factory, fit, tmp_path):
     # two validations; the weights of the second are those that the module is left with
     module = module_factory("sep_dph", lm_factory("llama"))
     held_out = examples_factory(7, seed=5)
     rows = rows_of(module, examples_factory(8), fit, tmp_path, validation=held_out, tokens=50, validate_every=2)
     assert len([row for row in rows if "val/loss" in row]) == 2
-    expected = module.objective(collate([held_out], "packed")).losses.mean().item()
+    expected = losses_of(module, collate([held_out], "packed")).mean().item()
     assert rows[-1]["val/loss"] == pytest.approx(expected, abs=1e-5)
 
 

@@ -60,28 +60,32 @@ def reference(lm_factory) -> PreTrainedModel:
 
 @pytest.mark.parametrize("layout", ["packed", "rows"])
 @pytest.mark.parametrize("objective_name", ["con_dph", "sep_dph", "joint_con_dph", "joint_sep_dph"])
-def test_the_loss_is_the_heads_plus_the_weighted_cdpo(layout, objective_name, lm_factory, reference, examples_factory, module_factory):
+def test_the_loss_is_the_heads_plus_the_weighted_cdpo(
+    layout, objective_name, losses_of, lm_factory, reference, examples_factory, module_factory
+):
     module = module_factory(objective_name, lm_factory("gpt2", dtype=torch.float64), reference=reference)
     examples = {example.key: example for example in examples_factory(5)}
     joint = objective_name.startswith("joint_")
     with torch.no_grad():
         (batch,) = micro_batches(list(examples.values()), Packing(layout=layout, tokens=10_000, row_tokens=60))
-        objective = module.objective(batch)
+        evaluation = module.evaluate(batch)
+        losses = losses_of(module, batch)
         for row, key in enumerate(batch.example_keys):
             chosen, rejected = (score(module, examples[key], side) for side in (0, 1))
             policy, plain = ([logp(lm, examples[key], side) for side in (0, 1)] for lm in (module.backbone.lm, reference))
             implicit = [BETA * (ours - theirs) for ours, theirs in zip(policy, plain, strict=True)]
             head, dpo = head_loss(objective_name, chosen, rejected), nll(implicit[0] - implicit[1], DPO_EPSILON)
             assert abs(implicit[0]) > 1e-3
-            assert objective.losses[row].item() == pytest.approx(head + WEIGHT * dpo if joint else head, abs=1e-6)
-            expected = {"rewards/chosen": chosen, "rewards/rejected": rejected, "rewards/margins": chosen - rejected}
+            assert losses[row].item() == pytest.approx(head + WEIGHT * dpo if joint else head, abs=1e-6)
+            expected = {} if joint else {"loss": head}
+            expected |= {"rewards/chosen": chosen, "rewards/rejected": rejected, "rewards/margins": chosen - rejected}
             expected["rewards/accuracies"] = float(chosen > rejected)
             if joint:
                 expected |= {"implicit_rewards/chosen": implicit[0], "implicit_rewards/rejected": implicit[1]}
                 expected |= {"implicit_rewards/margins": implicit[0] - implicit[1]}
                 expected |= {"implicit_rewards/accuracies": float(implicit[0] > implicit[1])}
                 expected |= {"loss/head": head, "loss/dpo": dpo, "logps/chosen": policy[0], "logps/rejected": policy[1]}
-            assert {name: values[row].item() for name, values in objective.metrics.items()} == pytest.approx(expected, abs=1e-5)
+            assert {name: values[row].item() for name, values in evaluation.metrics.items()} == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("objective_name", ["con_dph", "sep_dph"])
@@ -108,7 +112,7 @@ def test_with_a_joint_term_log_probs_are_computed_for_policy_and_reference(lm_fa
     monkeypatch.setattr(Backbone, "token_scores", spy)
     module = module_factory("joint_con_dph", lm_factory("llama"))
     (batch,) = micro_batches(examples_factory(4), Packing(layout="packed", tokens=1000, row_tokens=60))
-    module.objective(batch)
+    module.evaluate(batch)
     assert len(callers) == 2
     assert {id(backbone) for backbone in callers} == {id(module.backbone), id(module.reference.backbone)}
 
@@ -123,7 +127,7 @@ def test_the_trunk_runs_once_for_head_and_log_probs(lm_factory, examples_factory
     monkeypatch.setattr(Backbone, "hidden_states", spy)
     module = module_factory("joint_con_dph", lm_factory("llama"))
     (batch,) = micro_batches(examples_factory(4), Packing(layout="packed", tokens=1000, row_tokens=60))
-    module.objective(batch)
+    module.evaluate(batch)
     assert [backbone is module.backbone for backbone in calls].count(True) == 1
 
 
@@ -132,7 +136,7 @@ def test_each_term_has_its_own_gradient(lm_factory, reference, examples_factory,
 
     def gradients(objective_name: str) -> dict[str, Tensor]:
         module = module_factory(objective_name, lm_factory("gpt2", dtype=torch.float64), reference=reference)
-        module.objective(batch).losses.sum().backward()
+        module.evaluate(batch).sum().backward()
         assert all(parameter.grad is None for parameter in reference.parameters())
         return {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
 

@@ -8,7 +8,7 @@ from typing import ClassVar, final
 
 from alignkit.data.dialogue import parse_dialogue
 from alignkit.data.examples import Message, PreferenceExample
-from alignkit.data.rows import DroppedRow, RowError, text
+from alignkit.data.rows import DroppedRow, RowError, items, numbers, text
 from alignkit.data.source import RowSource
 
 
@@ -23,16 +23,30 @@ class HHRLHF(RowSource):
     The prompt is everything up to and including the last "\\n\\nAssistant:", as in the DPO repository, but taken apart into turns, so
     that a chat template can be used. Where the DPO repository takes the prompt of the chosen side for both, rows whose prompts differ
     are dropped (`prompt_mismatch`), and so are dialogues that end with the human (`no_reply`). Bai et al. 2022 (arXiv:2204.05862).
+
+    Collections of preference data bring the same dialogues as `text`, a list of the two, and `score`, of which the higher one is chosen.
     """
 
-    COLUMNS: ClassVar[tuple[tuple[str, ...], ...]] = (("chosen", "rejected"),)
+    COLUMNS: ClassVar[tuple[tuple[str, ...], ...]] = (("chosen", "rejected"), ("text", "score"))
 
     def to_examples(self, row: Mapping[str, object]) -> list[PreferenceExample]:
         """One pair."""
+        if "text" in row:
+            row = _by_score(row)
         (prompt, chosen), (other, rejected) = (_split(text(row, side), side) for side in ("chosen", "rejected"))
         if prompt != other:
             raise DroppedRow("prompt_mismatch")
         return [PreferenceExample(prompt=prompt, completions=(chosen, rejected))]
+
+
+def _by_score(row: Mapping[str, object]) -> Mapping[str, object]:
+    dialogues = items(row, "text")
+    if len(dialogues) != 2:
+        raise RowError("'text' must be a list of two dialogues.")
+    first, second = numbers(row, "score", 2)
+    if first == second:
+        raise DroppedRow("tie")
+    return dict(zip(("chosen", "rejected") if first > second else ("rejected", "chosen"), dialogues, strict=True))
 
 
 def _split(dialogue: str, side: str) -> tuple[tuple[Message, ...], str]:
