@@ -50,7 +50,10 @@ class ModelSettings:
     path: str
     """Hub id or folder of a model or of a peft adapter, which is merged into its base model; or `builtin:tiny`."""
     train: str
-    """`all`: trunk and heads; `heads`: the trunk is frozen, its logits stay bit-identical."""
+    """`all`: trunk and heads; `embeddings`: heads and both embeddings, the trunk's layers are frozen (DPH's first stage, for new chat
+    tokens); `heads`: the trunk is frozen, its logits stay bit-identical."""
+    frozen_layers: int
+    """Layers of the trunk, from the first one, that are frozen together with the embeddings below them, >= 0."""
     attention: str
     """How packed rows attend: `tiles` (CPUs), `flex` (GPUs), `dense` (a mask of a row's length squared, anywhere); `auto`: the
     fastest that the model and the device can."""
@@ -68,15 +71,22 @@ class ModelSettings:
     the run's precision."""
 
     def __post_init__(self) -> None:
-        check_choice("model.train", self.train, ("all", "heads"))
+        check_choice("model.train", self.train, ("all", "embeddings", "heads"))
+        check_range("model.frozen_layers", self.frozen_layers, low=0)
+        if self.frozen_layers > 0 and (self.train != "all" or self.adapter is not None):
+            raise UserError(
+                f"model.frozen_layers = {self.frozen_layers} has no effect: no layer is trained anyway. Type model.frozen_layers=0."
+            )
         check_choice("model.attention", self.attention, ("auto", "tiles", "flex", "dense"))
         check_choice("model.checkpointing", self.checkpointing, ("auto", "off", "full"))
         check_choice("model.adapter", self.adapter or "null", ("null", "lora"))
         check_choice("model.quantize", self.quantize or "null", ("null", "nf4"))
         if self.adapter is None:
             self._check_no_adapter()
-        elif self.train == "heads":
-            raise UserError("model.train = 'heads' with model.adapter = 'lora': adapters would not be trained. Type model.adapter=null.")
+        elif self.train != "all":
+            raise UserError(
+                f"model.train = {self.train!r} with model.adapter = 'lora': with adapters, these alone are trained. Type model.train=all."
+            )
         if self.quantize is not None and self.lora.export == "merged":
             raise UserError(
                 "model.lora.export = 'merged' with model.quantize = 'nf4': weights of 4 bits cannot take an adapter up without loss. "

@@ -16,10 +16,11 @@ from alignkit.errors import UserError
 from alignkit.hardware import device_kind
 from alignkit.models.adapters import add_adapters
 from alignkit.models.backbone import Backbone
+from alignkit.models.freezing import freeze, freeze_layers, train_embeddings
 from alignkit.models.heads import Heads
 from alignkit.models.loading import load_config
 from alignkit.models.location import locate
-from alignkit.models.reference import AdapterOffReference, LiveReference, Reference, freeze
+from alignkit.models.reference import AdapterOffReference, LiveReference, Reference
 from alignkit.modules.alignment import AlignmentModule
 from alignkit.modules.forward import Parts
 from alignkit.modules.objective import Objective
@@ -80,6 +81,10 @@ def build_module(
     frozen = settings.model.train == "heads"
     if frozen:
         freeze(backbone)
+    if settings.model.train == "embeddings":
+        train_embeddings(backbone)
+    if settings.model.frozen_layers > 0:
+        freeze_layers(backbone, settings.model.frozen_layers)
     if settings.model.adapter is not None:
         # Not under `mode`: peft moves what it has made, which tensors without values refuse. Adapters are small.
         add_adapters(backbone, settings.model.lora)

@@ -26,8 +26,9 @@ from alignkit.data.examples import EncodedExample
 from alignkit.data.packing import Packing
 from alignkit.loss_settings import HeadSettings
 from alignkit.models.backbone import Backbone
+from alignkit.models.freezing import freeze
 from alignkit.models.heads import Heads
-from alignkit.models.reference import LiveReference, freeze, frozen_copy
+from alignkit.models.reference import LiveReference, frozen_copy
 from alignkit.optimizer_settings import AdamWSettings, OptimizerSettings, ScheduleSettings
 
 if TYPE_CHECKING:  # lightning takes seconds to import; most tests do without

@@ -15,6 +15,7 @@ from alignkit.caches.values import CachedValues
 from alignkit.errors import UserError
 from alignkit.models.adapters import adapters_off, merged_weights, trunk_state
 from alignkit.models.backbone import Backbone
+from alignkit.models.freezing import freeze
 
 
 class Reference(Protocol):
@@ -136,11 +137,6 @@ def backbone_logps(backbone: Backbone, batch: PackedBatch) -> Tensor:
 def frozen_copy(backbone: Backbone) -> Backbone:
     """The policy as it is now, copied in memory and frozen; it runs the policy's own code in the policy's own precision."""
     return freeze(copy.deepcopy(backbone))
-
-
-def freeze(backbone: Backbone) -> Backbone:
-    """The same backbone, without gradients."""
-    return backbone.requires_grad_(False).eval()
 
 
 def fingerprint(module: nn.Module) -> str:

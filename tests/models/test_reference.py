@@ -14,6 +14,7 @@ from alignkit.errors import UserError
 from alignkit.model_settings import UNUSED_LORA
 from alignkit.models.adapters import adapters_off, add_adapters
 from alignkit.models.backbone import Backbone
+from alignkit.models.freezing import freeze, freeze_layers, train_embeddings
 from alignkit.models.loading import load_lm
 from alignkit.models.reference import (
     AdapterOffReference,
@@ -23,7 +24,6 @@ from alignkit.models.reference import (
     backbone_logps,
     check_reference,
     fingerprint,
-    freeze,
     frozen_copy,
     trunk_fingerprint,
 )
@@ -248,3 +248,24 @@ def test_a_resumed_run_has_the_reference_that_it_began_with(lm_factory, examples
         module.backbone.lm.lm_head.weight[0, 0] += 1
     with pytest.raises(UserError, match=rf"^reference: the run began against weights {begun}, and now there are "):
         check_reference(begun, trunk_fingerprint(module.backbone))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "opt"])
+def test_frozen_layers_are_the_first_ones_with_the_embeddings_below_them(name, lm_factory):
+    backbone = freeze_layers(Backbone(lm_factory(name)), 1)
+    trained = {parameter_name for parameter_name, parameter in backbone.lm.named_parameters() if parameter.requires_grad}
+    first, second = backbone.layers()
+    assert not any(parameter.requires_grad for parameter in (*first.parameters(), *backbone.lm.get_input_embeddings().parameters()))
+    assert all(parameter.requires_grad for parameter in second.parameters())
+    assert trained
+    with pytest.raises(UserError, match=r"^model\.frozen_layers = 3; this model has 2 layers"):
+        freeze_layers(Backbone(lm_factory(name)), 3)
+
+
+def test_embeddings_alone_are_trained_and_the_layers_stay(lm_factory, examples_factory, module_factory, fit):
+    module = module_factory("dpo", lm_factory("llama"))
+    train_embeddings(module.backbone)
+    before = {name: parameter.clone() for name, parameter in module.backbone.named_parameters()}
+    fit(module, examples_factory(8))
+    moved = {name for name, parameter in module.backbone.named_parameters() if not torch.equal(parameter, before[name])}
+    assert moved == {"lm.model.embed_tokens.weight", "lm.lm_head.weight"}

@@ -16,9 +16,9 @@ from alignkit.data.collate import collate, micro_batches
 from alignkit.data.examples import EncodedExample
 from alignkit.data.packing import Packing
 from alignkit.data.steps import count_by_source
-from alignkit.errors import DivergedError
+from alignkit.errors import DivergedError, UserError
 from alignkit.metrics import GRADIENT_NORM, LEARNING_RATE, LOSS, PADDING_FRACTION, TOKENS_PER_SECOND
-from alignkit.models.reference import LiveReference, fingerprint
+from alignkit.models.reference import LiveReference, MovingReference, fingerprint, frozen_copy
 from alignkit.modules.alignment import AlignmentModule
 from alignkit.modules.term import TermOutput
 from alignkit.optimizer_settings import LaPropSettings, RMSpropSettings, ScheduleSettings
@@ -366,3 +366,32 @@ def test_backbones_and_heads_are_the_only_weights_that_are_trained(lm_factory, m
     assert ours == {id(parameter) for part in (module.backbone, module.heads) for parameter in part.parameters()}
     assert isinstance(module.reference, LiveReference)
     assert not ours & {id(parameter) for parameter in module.reference.parameters()}
+
+
+def test_a_checkpoint_of_a_run_against_another_reference_is_refused(lm_factory, examples_factory, module_factory, fit):
+    module = module_factory("dpo", lm_factory("llama"), steps=1)
+    module.reference_fingerprint = "a" * 16
+    trainer = fit(module, examples_factory(4))
+    checkpoint = trainer._checkpoint_connector.dump_checkpoint()
+    assert not any(name.startswith("reference.") for name in checkpoint["state_dict"])
+    module.on_load_checkpoint(dict(checkpoint))
+    module.reference_fingerprint = "b" * 16
+    with pytest.raises(UserError, match=r"^reference: the run began against weights a{16}, and now there are b{16}"):
+        module.on_load_checkpoint(dict(checkpoint))
+
+
+def test_a_checkpoint_holds_a_reference_that_moves(lm_factory, examples_factory, module_factory, fit):
+    module = module_factory("dpo", lm_factory("llama"), steps=2)
+    del module.reference
+    module.reference = MovingReference(frozen_copy(module.backbone), mix=0.5, every=1)
+    start = fingerprint(module.reference)
+    trainer = fit(module, examples_factory(4))
+    moved = fingerprint(module.reference)
+    assert moved != start
+    checkpoint = trainer._checkpoint_connector.dump_checkpoint()
+    again = module_factory("dpo", lm_factory("llama"), steps=2)
+    del again.reference
+    again.reference = MovingReference(frozen_copy(again.backbone), mix=0.5, every=1)
+    again.on_load_checkpoint(checkpoint)
+    again.load_state_dict(checkpoint["state_dict"])
+    assert fingerprint(again.reference) == moved
