@@ -91,7 +91,7 @@ class ReviewsWorld:
         return prompt.text + self.completion(prompt, 0)
 
     def pair(self, index: int, *, split: Split = "train") -> PreferenceExample:
-        """Two completions of one prompt, the one with the higher gold reward first; the margin is the gap of their rewards.
+        """Two completions of one prompt, the one with the higher gold reward first. The rewards are the ratings, the margin is their gap.
 
         The second completion is drawn again until the gap exceeds `MINIMUM_GAP`.
         """
@@ -102,7 +102,7 @@ class ReviewsWorld:
             if abs(first[0] - second[0]) > self.MINIMUM_GAP:
                 break
         (low, rejected), (high, chosen) = sorted((first, second))
-        return PreferenceExample(prompt=prompt.text, completions=(chosen, rejected), margin=high - low)
+        return PreferenceExample(prompt=prompt.text, completions=(chosen, rejected), margin=high - low, ratings={"overall": (high, low)})
 
     def _scored(self, prompt: Prompt, draw: int) -> tuple[float, str]:
         completion = self.completion(prompt, draw)

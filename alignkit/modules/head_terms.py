@@ -10,6 +10,7 @@ import torch
 from alignkit.batches import Unit
 from alignkit.data.forms import Form
 from alignkit.losses.families import Loss, PairRewardsLoss, RankedRewardsLoss, RatedRewardsLoss, StatesLoss, WeightsLoss
+from alignkit.metrics import ACCURACIES, MARGINS, RATING_ERROR
 from alignkit.modules.forward import Forward
 from alignkit.modules.rewards import REWARD_NAMES, ends_of, ranking_metrics, rating_metrics, reward_metrics
 from alignkit.modules.term import Place, Term, TermOutput
@@ -70,15 +71,16 @@ class RatedRewardsTerm(HeadTerm):
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        return tuple(rating_metrics(torch.zeros(1), torch.zeros(1)))
+        return (RATING_ERROR, MARGINS, ACCURACIES)
 
     def __call__(self, forward: Forward) -> TermOutput:
         scores = forward.scores(self.head)
         ratings = forward.batch.ratings_of(self.place.attribute)
         chosen = [place for place in forward.select(self.place.source).places if not math.isnan(ratings[place])]
         wanted = torch.tensor([ratings[place] for place in chosen], dtype=scores.dtype, device=scores.device)
-        output = self.loss(scores[torch.tensor(chosen, dtype=torch.int64, device=scores.device)], wanted)
-        return TermOutput(losses=output.losses, metrics=rating_metrics(output.rewards, wanted))
+        places = torch.tensor(chosen, dtype=torch.int64, device=scores.device)
+        output = self.loss(scores[places], wanted)
+        return TermOutput(losses=output.losses, metrics=rating_metrics(output.rewards, wanted, forward.batch.example_index[places]))
 
 
 @final

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alignkit.batches import PackedBatch, StepBatch
 from alignkit.data.forms import Form
-from alignkit.metrics import LOSS
+from alignkit.metrics import ACCURACIES, LOSS
 from alignkit.modules.forward import Forward
 from alignkit.modules.rewards import IMPLICIT_REWARD_NAMES, REWARD_NAMES
 from alignkit.modules.term import Place, Term, TermOutput
@@ -125,7 +125,7 @@ def _names(terms: Sequence[Term[Any]]) -> list[dict[str, str]]:
     term's name in front, unless it would say the same again: log-probs of the same data, scores of the same head.
     """
     names: list[dict[str, str]] = []
-    heads = any(REWARD_NAMES[0] in term.metric_names for term in terms)
+    heads = any(ACCURACIES in term.metric_names for term in terms)
     plain = {} if heads else dict(zip(IMPLICIT_REWARD_NAMES, REWARD_NAMES, strict=True))
     taken: dict[str, Place] = {}
     for term in terms:

@@ -58,6 +58,10 @@ def ends_of(values: Tensor, ranking: Ranking) -> tuple[Tensor, Tensor]:
     return values[ranking.ranks == 0], values[ranking.ranks == lowest[ranking.example_index]]
 
 
-def rating_metrics(rewards: Tensor, ratings: Tensor) -> Mapping[str, Tensor]:
-    """Of rated completions [C]: how far scores are off."""
-    return {RATING_ERROR: (rewards - ratings).abs()}
+def rating_metrics(rewards: Tensor, ratings: Tensor, example_index: Tensor) -> Mapping[str, Tensor]:
+    """Of rated completions [C] of examples: how far scores are off, margins and accuracies over all pairs of unequal rating that answer
+    the same prompt."""
+    mine = example_index[:, None] == example_index
+    better, worse = (mine & (ratings[:, None] > ratings)).nonzero(as_tuple=True)
+    margins = rewards[better] - rewards[worse]
+    return {RATING_ERROR: (rewards - ratings).abs(), MARGINS: margins, ACCURACIES: (1 + margins.sign()) / 2}

@@ -79,3 +79,14 @@ def test_a_setting_out_of_range_is_named(setting: dict[str, Any], message: str) 
 def test_the_source_loads_without_torch() -> None:
     code = "import sys, alignkit.data.sources.reviews; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_ratings_stay_with_their_texts_where_a_label_is_flipped():
+    clean, noisy = (Reviews(pairs=40, noise=noise, world_seed=0).train() for noise in (0.0, 0.5))
+    flipped = [(one, other) for one, other in zip(clean, noisy, strict=True) if one.completions != other.completions]
+    assert flipped
+    for one, other in flipped:
+        assert dict(zip(one.completions, one.ratings["overall"], strict=True)) == dict(
+            zip(other.completions, other.ratings["overall"], strict=True)
+        )
+        assert one.ratings["overall"][0] > one.ratings["overall"][1]

@@ -269,3 +269,18 @@ def test_what_a_later_term_would_say_again_is_logged_once_and_what_differs_under
     assert {"rewards/margins", "implicit_rewards/margins", "simpo/implicit_rewards/margins", "logps/chosen"} <= set(names)
     assert {"loss/l2_rewards", "loss/nll"} <= set(names)
     assert not {"simpo/logps/chosen", "l2_rewards/rewards/margins"} & set(names)
+
+
+def test_scores_that_learn_ratings_are_compared_within_their_prompts(lm_factory, examples_factory, module_factory):
+    module = module_factory([term("regression", attribute="overall")], lm_factory("llama", dtype=torch.float64))
+    first, second = examples_factory(2, completions=3)
+    examples = [
+        dataclasses.replace(first, ratings={"overall": (1.0, 3.0, 3.0)}),
+        dataclasses.replace(second, ratings={"overall": (math.nan, 2.0, 5.0)}),
+    ]
+    forward = module.forward_of(collate([examples], "packed"))
+    s = forward.scores("dph").tolist()
+    metrics = module.objective(forward).metrics
+    assert metrics["rewards/margins"].tolist() == pytest.approx([s[1] - s[0], s[2] - s[0], s[5] - s[4]])
+    assert metrics["ratings/error"].tolist() == pytest.approx([abs(a - b) for a, b in zip(s[:3] + s[4:], (1, 3, 3, 2, 5), strict=True)])
+    assert metrics["loss"].tolist() == pytest.approx([(a - b) ** 2 for a, b in zip(s[:3] + s[4:], (1, 3, 3, 2, 5), strict=True)])

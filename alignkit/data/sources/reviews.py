@@ -32,7 +32,7 @@ class Reviews:
         check_range("dataset.world_seed", self.world_seed, low=0)
 
     def train(self) -> list[PreferenceExample]:
-        """`pairs` examples. Their margin is the gap of the gold scores, whether or not the label is flipped.
+        """`pairs` examples. Their margin is the gap of the gold scores, whether or not the label is flipped; ratings are never flipped.
 
         The first n are the same for every larger `pairs`, and a pair that is flipped stays flipped at more noise.
         """
@@ -48,4 +48,5 @@ class Reviews:
         if random.Random(f"{self.world_seed}/noise/{index}").random() >= self.noise:
             return example
         chosen, rejected = example.completions
-        return replace(example, completions=(rejected, chosen))
+        ratings = {attribute: (high, low)[::-1] for attribute, (high, low) in example.ratings.items()}
+        return replace(example, completions=(rejected, chosen), ratings=ratings)
