@@ -14,7 +14,7 @@ from alignkit.model_settings import UNUSED_LORA, AdapterSettings, ModelSettings
 
 def model_settings(**changes: object) -> ModelSettings:
     plain = {"name": "m", "path": "p", "train": "all", "attention": "auto", "checkpointing": "auto", "compile": False}
-    return ModelSettings(**{**plain, "adapter": None, "lora": UNUSED_LORA, "quantize": None, **changes})  # type: ignore[arg-type]
+    return ModelSettings(**{**plain, "frozen_layers": 0, "adapter": None, "lora": UNUSED_LORA, "quantize": None, **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_an_adapter_setting_without_adapters_is_refused(changes):
     [
         ({"adapter": "qlora"}, r"^model\.adapter = 'qlora'; must be one of null, lora\. Did you mean 'lora'"),
         ({"quantize": "int8", "adapter": "lora"}, r"^model\.quantize = 'int8'; must be one of null, nf4"),
-        ({"adapter": "lora", "train": "heads"}, r"model\.train = 'heads' with model\.adapter = 'lora'.*Type model\.adapter=null"),
+        ({"adapter": "lora", "train": "heads"}, r"model\.train = 'heads' with model\.adapter = 'lora'.*Type model\.train=all"),
         ({"quantize": "nf4"}, r"^model\.quantize = 'nf4'.*Type model\.adapter=lora"),
         ({"quantize": "nf4", "adapter": "lora"}, r"model\.lora\.export = 'merged' with model\.quantize = 'nf4'.*export=adapter"),
     ],
@@ -64,3 +64,9 @@ def test_every_model_file_has_the_adapters_that_are_not_in_use():
         assert own["lora"] == {field.name: getattr(UNUSED_LORA, field.name) for field in fields(AdapterSettings)}
         assert own["adapter"] is None
         assert own["quantize"] is None
+
+
+@pytest.mark.parametrize("changes", [{"train": "heads"}, {"train": "embeddings"}, {"adapter": "lora"}])
+def test_frozen_layers_are_refused_where_no_layer_is_trained(changes: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=r"^model\.frozen_layers = 2 has no effect"):
+        model_settings(frozen_layers=2, **changes)
