@@ -126,7 +126,7 @@ def assemble(settings: RunSettings) -> Job:
         models=models,
         data=data,
         inputs=inputs,
-        formula=formula(inputs.objective),
+        formula=formula(settings.loss.name, inputs.objective),
     )
 
 

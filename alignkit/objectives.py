@@ -73,12 +73,12 @@ def check_sources(objective: Objective, prepared: PreparedData) -> None:
         raise UserError(f"loss.parts: no training example is of source {source!r}; {kinds}.")
 
 
-def formula(objective: Objective) -> str:
+def formula(name: str, objective: Objective) -> str:
     """The objective in use, as one line for the user and `results.json`."""
     parts = []
     for term in objective.terms:
-        loss = term.loss
-        values = ", ".join(f"{field.name} {getattr(loss, field.name)}" for field in dataclasses.fields(loss))
-        weight = f"{term.place.weight:g} * " if len(objective.terms) > 1 else ""
-        parts.append(f"{weight}{term.place.name}: {loss.formula}{'; ' * bool(values)}{values}")
-    return " + ".join(parts)
+        values = ", ".join(f"{field.name} {getattr(term.loss, field.name)}" for field in dataclasses.fields(term.loss))
+        parts.append(f"{term.place.name}: {term.loss.formula}{'; ' * bool(values)}{values}")
+    if len(parts) > 1:
+        parts.insert(0, f"{name}: L = {' + '.join(f'{term.place.weight:g} * {term.place.name}' for term in objective.terms)}")
+    return " | ".join(parts)

@@ -45,7 +45,7 @@ def inputs() -> Inputs:
 def with_options(inputs: Inputs, settings: RunSettings) -> Inputs:
     """Inputs of other settings of the same data and model."""
     fresh = read_inputs(replace(settings, dataset=replace(settings.dataset)))
-    return replace(fresh, prepared=inputs.prepared) if fresh.module_class.completions == 2 else fresh
+    return replace(fresh, prepared=inputs.prepared) if fresh.objective.form().completions == 2 else fresh
 
 
 def total(parts) -> int:

@@ -116,6 +116,7 @@ def test_checkpointed_layers_with_adapters_equal_plain_ones_to_the_bit(architect
     assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
 
 
+@pytest.mark.slow  # a minute of compiling; without adapters the same is tested in test_layers.py
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf", "ignore::DeprecationWarning")  # of torch itself
 def test_compiled_layers_with_adapters_equal_eager_ones_on_and_off(adapted, examples_factory):
     eager = adapted(lora=replace(LORA, dropout=0.5)).eval()
