@@ -97,8 +97,6 @@ class Counts(NamedTuple):
 
     examples: int
     completions: int
-    tokens: int
-    """Of completions."""
     chosen_tokens: int
     """Of the first completion of each example."""
 
@@ -129,16 +127,3 @@ class StepBatch:
             return len(self.micro_batches)
         of = self.global_counts.values() if source is None else [self.global_counts[source]] if source in self.global_counts else []
         return sum(getattr(counts, unit) for counts in of)
-
-    @property
-    def global_examples(self) -> int:
-        return sum(counts.examples for counts in self.global_counts.values())
-
-    @property
-    def global_completions(self) -> int:
-        return sum(counts.completions for counts in self.global_counts.values())
-
-    @property
-    def global_tokens(self) -> int:
-        """Completion tokens."""
-        return sum(counts.tokens for counts in self.global_counts.values())

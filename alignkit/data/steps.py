@@ -121,7 +121,6 @@ def count_by_source(examples: Sequence[EncodedExample]) -> dict[str, Counts]:
         source: Counts(
             examples=len(of_source),
             completions=sum(len(example.completion_ids) for example in of_source),
-            tokens=sum(len(ids) for example in of_source for ids in example.completion_ids),
             chosen_tokens=sum(len(example.completion_ids[0]) for example in of_source),
         )
         for source, of_source in sorted(by_source.items())

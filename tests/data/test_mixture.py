@@ -14,6 +14,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from alignkit.command_line import precheck
+from alignkit.configuration import dataset_settings, packaged
 from alignkit.data.examples import PreferenceExample
 from alignkit.data.forms import Form
 from alignkit.data.preparation import prepare
@@ -23,21 +24,8 @@ from alignkit.errors import UserError
 from alignkit.settings import DatasetSettings
 
 Characters = Callable[..., PreTrainedTokenizerFast]
-SETTINGS = DatasetSettings(
-    name="mixture",
-    source="mixture",
-    path=None,
-    validation_path=None,
-    hub=None,
-    subset=None,
-    split="train",
-    format="auto",
-    max_length=64,
-    overflow="trim",
-    train_examples=None,
-    validation_examples=2,
-    max_dropped=0.2,
-    options={},
+SETTINGS = replace(
+    dataset_settings(packaged("dataset")["local"], []), name="mixture", source="mixture", max_length=64, validation_examples=2, options={}
 )
 
 

@@ -11,28 +11,21 @@ import datasets
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from alignkit.configuration import dataset_settings, packaged
 from alignkit.data.dropping import REASONS
 from alignkit.data.examples import PreferenceExample
 from alignkit.data.forms import Form
 from alignkit.data.preparation import PreparedData, prepare
 from alignkit.data.sources.local import Local
 from alignkit.errors import UserError
-from alignkit.settings import DatasetSettings
 
 Characters = Callable[..., PreTrainedTokenizerFast]
 
-SETTINGS = DatasetSettings(
+SETTINGS = replace(
+    dataset_settings(packaged("dataset")["local"], []),
     name="made",
     source="made",
-    path=None,
-    validation_path=None,
-    hub=None,
-    subset=None,
-    split="train",
-    format="auto",
     max_length=12,
-    overflow="trim",
-    train_examples=None,
     validation_examples=2,
     max_dropped=1.0,
     options={},

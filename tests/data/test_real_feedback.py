@@ -10,6 +10,7 @@ from pathlib import Path
 import datasets
 import pytest
 
+from alignkit.configuration import dataset_settings, packaged
 from alignkit.data.examples import Message, PreferenceExample
 from alignkit.data.forms import Form
 from alignkit.data.rows import DroppedRow
@@ -20,25 +21,9 @@ from alignkit.data.sources.local import Local
 from alignkit.data.sources.sharegpt import ShareGPT
 from alignkit.data.sources.ultrafeedback import UltraFeedback
 from alignkit.data.sources.webgpt import WebGPT
-from alignkit.settings import DatasetSettings
 
 LOCAL = Local(columns={}, ratings=[])
-SETTINGS = DatasetSettings(
-    name="real",
-    source="real",
-    path=None,
-    validation_path=None,
-    hub=None,
-    subset=None,
-    split="train",
-    format="auto",
-    max_length=512,
-    overflow="trim",
-    train_examples=None,
-    validation_examples=40,
-    max_dropped=0.2,
-    options={},
-)
+SETTINGS = replace(dataset_settings(packaged("dataset")["local"], []), name="real", source="real", validation_examples=40, options={})
 
 
 @pytest.fixture(autouse=True)

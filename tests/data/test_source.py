@@ -14,6 +14,7 @@ from typing import Any
 import datasets
 import pytest
 
+from alignkit.configuration import dataset_settings, packaged
 from alignkit.data.examples import Message, PreferenceExample
 from alignkit.data.source import LoadedExamples, RowSource, load_examples
 from alignkit.data.sources.hh_rlhf import HHRLHF
@@ -22,27 +23,11 @@ from alignkit.data.sources.shp import SHP
 from alignkit.data.sources.stack_exchange import StackExchange
 from alignkit.data.sources.ultrafeedback import UltraFeedback
 from alignkit.errors import UserError
-from alignkit.settings import DatasetSettings
 
 Row = Mapping[str, Any]
 Write = Callable[[str, list[Row]], str]
 LOCAL = Local(columns={}, ratings=[])
-SETTINGS = DatasetSettings(
-    name="local",
-    source="local",
-    path=None,
-    validation_path=None,
-    hub=None,
-    subset=None,
-    split="train",
-    format="auto",
-    max_length=512,
-    overflow="trim",
-    train_examples=None,
-    validation_examples=2,
-    max_dropped=0.2,
-    options={},
-)
+SETTINGS = replace(dataset_settings(packaged("dataset")["local"], []), validation_examples=2, options={})
 
 
 @pytest.fixture(autouse=True)

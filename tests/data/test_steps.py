@@ -42,7 +42,9 @@ def test_the_shares_of_all_ranks_are_the_batch_of_one_process(count, pairs, seed
     assert sorted(key for share in shares for key in keys(share)) == keys(alone)
     sizes = [len(keys(share)) for share in shares]
     assert max(sizes) - min(sizes) <= 1
-    assert {(share.global_examples, share.global_tokens) for share in shares} == {(alone.global_examples, alone.global_tokens)}
+    assert {(share.count("examples", None), share.count("chosen_tokens", None)) for share in shares} == {
+        (alone.count("examples", None), alone.count("chosen_tokens", None))
+    }
     assert sum(share.tokens for share in shares) == alone.tokens
 
 
@@ -75,11 +77,11 @@ def test_the_counts_are_those_of_the_global_batch():
     # 10 examples in batches of 4: the last batch of an epoch holds 2
     steps = build(10, pairs=4)
     assert steps.steps_per_epoch == 3
-    assert [steps[step].global_examples for step in range(6)] == [4, 4, 2, 4, 4, 2]
+    assert [steps[step].count("examples", None) for step in range(6)] == [4, 4, 2, 4, 4, 2]
     for step in range(6):
         chosen = steps.global_batch(step)
         # completion tokens 1 + (n % 3 + 1), prompt tokens n % 4 + 1
-        assert steps[step].global_tokens == sum(n % 3 + 2 for n in chosen)
+        assert steps[step].count("chosen_tokens", None) == len(chosen)
         assert steps[step].tokens == sum(n % 3 + 2 + n % 4 + 1 for n in chosen)
 
 
@@ -88,7 +90,7 @@ def test_a_rank_without_a_share_of_the_last_short_batch_has_no_micro_batch():
     assert [len(keys(share)) for share in shares] == [1, 1, 0]
     assert shares[2].micro_batches == []
     assert shares[2].tokens == 0
-    assert shares[2].global_examples == 2
+    assert shares[2].count("examples", None) == 2
 
 
 def test_a_batch_is_never_larger_than_the_data():
@@ -131,7 +133,7 @@ def test_each_prompt_meets_the_completions_of_the_next(count, pairs, seed, step)
 def test_keys_of_mismatched_examples_are_nobody_elses():
     steps = mismatching(10, 4)
     made = [item.key for step in range(9) for item in steps.mismatched_examples(step)]
-    assert len(made) == len(set(made)) == sum(steps[step].global_examples for step in range(9))
+    assert len(made) == len(set(made)) == sum(steps[step].count("examples", None) for step in range(9))
     assert max(made) < 0
     assert [item.key for item in steps.mismatched_examples(7)] == [item.key for item in mismatching(10, 4, seed=5).mismatched_examples(7)]
 
@@ -162,7 +164,7 @@ def test_without_being_asked_a_step_has_no_mismatched_examples():
 def test_a_batch_of_one_example_has_no_mismatched_ones():
     # 9 examples in batches of 4: the last one holds 1
     steps = mismatching(9, 4)
-    assert steps[2].global_examples == 1
+    assert steps[2].count("examples", None) == 1
     assert steps[2].mismatched == []
 
 
@@ -176,8 +178,7 @@ def test_the_counts_of_a_mixture_are_told_by_source():
     examples = [replace(example, source="ab"[example.key % 2]) for example in numbered(6)]
     packing = Packing(layout="packed", tokens=40, row_tokens=20)
     step = Steps(examples, pairs=6, steps=1, seed=0, packing=packing)[0]
-    # completions of 1 and n % 3 + 1 tokens: a is 0, 2, 4 and b is 1, 3, 5
-    assert step.global_counts == {"a": Counts(3, 6, 3 + 1 + 3 + 2, 3), "b": Counts(3, 6, 3 + 2 + 1 + 3, 3)}
-    assert (step.global_examples, step.global_completions, step.global_tokens) == (6, 12, 18)
+    # the chosen completions have one token: a is 0, 2, 4 and b is 1, 3, 5
+    assert step.global_counts == {"a": Counts(3, 6, 3), "b": Counts(3, 6, 3)}
     assert [step.count(unit, None) for unit in ("examples", "completions", "chosen_tokens")] == [6, 12, 6]
     assert [step.count("completions", source) for source in ("a", "c")] == [6, 0]
