@@ -44,6 +44,10 @@ class HeadSettings:
     tokens: str = "last"
     """`last`: the state at the completion's last token; `attention`: those of all its tokens, through an attention layer of its own."""
 
+    normalize: int = 0
+    """After training, scores get mean 0 and variance 1 over so many samples of the policy as it was before: a gain and a bias that are
+    stored with the head, so that coefficients of KL can be compared (Ziegler et al. 2019, arXiv:1909.08593). 0 leaves scores alone."""
+
     def __post_init__(self) -> None:
         check_choice("loss.head.pooler", self.pooler, self.POOLERS)
         check_range("loss.head.dropout", self.dropout, low=0.0, below=1.0)
@@ -52,6 +56,7 @@ class HeadSettings:
         if not self.layers or len(set(self.layers)) < len(self.layers):
             raise UserError(f"loss.head.layers = {self.layers}; must be one or more different layers. Try loss.head.layers=[-1].")
         check_choice("loss.head.tokens", self.tokens, ("last", "attention"))
+        check_range("loss.head.normalize", self.normalize, low=0, hint="It is a number of samples. Try 256.")
 
     @property
     def reads_terminal_states(self) -> bool:

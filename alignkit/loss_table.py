@@ -12,12 +12,14 @@ from collections.abc import Iterator
 
 from alignkit.configuration import loss_settings, packaged
 from alignkit.loss_settings import JointSettings, LossSettings
-from alignkit.losses.families import Loss
+from alignkit.losses.families import Loss, SampledLoss
 from alignkit.modules.term_kinds import TERMS, kind_of
 from alignkit.resolution import LOSSES, PARTS, loss_parts, resolve
 
 HEADER = ("`loss=`", "reads", "reference", "parameters, default, range", "pulls to", "paper")
 NUMBER = r"-?\d+(?:\.\d+)?"
+WIDEST = 120
+"""Characters of a cell."""
 RANGE = re.compile(rf"[\[(]{NUMBER}, {NUMBER}[\])]|[<>]=? {NUMBER}")
 """`[0, 0.5)`, `> 0` or `>= 0`, as field docstrings state ranges."""
 SOURCE = re.compile(r"arXiv:(?P<arxiv>\d{4}\.\d{4,5})|(?P<url>https?://[^\s)]+)")
@@ -34,10 +36,14 @@ def main() -> int:
 
 
 def table() -> str:
-    """The whole table in Markdown: losses by what they read, in the order of the terms, then by name."""
-    kinds = list(TERMS.values())
-    order = sorted(loss_names(), key=lambda name: (kinds.index(kind_of(resolve(LOSSES, name))), name))
+    """The whole table in Markdown: losses by what they read, in the order of the terms, then those that sample, then by name."""
+    order = sorted(loss_names(), key=lambda name: (place(resolve(LOSSES, name)), name))
     return "\n".join(line(cells) for cells in [HEADER, ("---",) * len(HEADER), *map(row, order)])
+
+
+def place(loss: type[Loss]) -> int:
+    """Where a loss's kind stands among the others."""
+    return len(TERMS) if issubclass(loss, SampledLoss) else list(TERMS.values()).index(kind_of(loss))
 
 
 def line(cells: tuple[str, ...]) -> str:
@@ -67,16 +73,22 @@ def row(name: str) -> tuple[str, ...]:
 
 def reference(loss: type[Loss], settings: LossSettings) -> str:
     """Whether the loss needs a reference model, or a joint term does that its file brings along."""
-    if kind_of(loss).needs_reference:
+    if issubclass(loss, SampledLoss) or kind_of(loss).needs_reference:
         return "yes"
     joint = [part.loss for part in loss_parts(settings) if kind_of(resolve(LOSSES, part.loss)).needs_reference]
     return f"for its `{joint[0]}` term, not with `dpo_weight=0`" if joint else "no"
 
 
 def parameters(loss: type[Loss], settings: LossSettings) -> str:
-    """The fields of a loss and of its joint term, with the values of its file and the ranges of the field docstrings."""
+    """The fields of a loss and of its joint term, with the values of its file and the ranges of the field docstrings; what does not fit
+    into a cell is counted."""
     texts = field_docstrings(JointSettings) | field_docstrings(loss)
-    return ", ".join(f"`{name}` {json.dumps(value)}{in_range(texts[name])}" for name, value in settings.options.items() if name in texts)
+    cells = [f"`{name}` {json.dumps(value)}{in_range(texts[name])}" for name, value in settings.options.items() if name in texts]
+    for shown in range(len(cells), 0, -1):
+        rest = [f"{len(cells) - shown} more in `conf/loss/{settings.name}.yaml`"] if shown < len(cells) else []
+        if len(text := ", ".join([*cells[:shown], *rest])) <= WIDEST:
+            return text
+    return ""
 
 
 def in_range(text: str) -> str:
@@ -88,9 +100,10 @@ def in_range(text: str) -> str:
 
 
 def field_docstrings(record: type) -> dict[str, str]:
-    """The strings under the fields of a dataclass, which only its source has, by field."""
+    """The strings under the fields of a dataclass and of those it derives from, which only their source has, by field."""
     fields = {field.name for field in dataclasses.fields(record)}
-    return {name: text for name, text in strings_under_names(inspect.getsource(record)) if name in fields}
+    sources = [inspect.getsource(kind) for kind in reversed(record.__mro__) if dataclasses.is_dataclass(kind)]
+    return {name: text for source in sources for name, text in strings_under_names(source) if name in fields}
 
 
 def strings_under_names(source: str) -> Iterator[tuple[str, str]]:

@@ -13,8 +13,13 @@ from alignkit.errors import UserError
 from alignkit.loss_table import field_docstrings, in_range, loss_names, main, paper, row, table
 from alignkit.losses import families
 from alignkit.losses.dpo import DPO
-from alignkit.losses.families import WeightsLoss
+from alignkit.losses.families import SampledLoss, WeightsLoss
+from alignkit.losses.grpo import GRPO
 from alignkit.losses.ipo import IPO
+from alignkit.losses.ppo import PPO
+from alignkit.losses.rloo import RLOO
+from alignkit.losses.trpo import TRPO
+from alignkit.modules.term_kinds import kind_of, reads_head, reads_rating
 from alignkit.resolution import LOSSES, loss_fields, resolve
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -70,6 +75,28 @@ def test_losses_are_together_by_what_they_read() -> None:
     assert [cells for cells in blocks if cells[0] == "log-probs of pairs"] == [["log-probs of pairs", "yes"], ["log-probs of pairs", "no"]]
 
 
+def test_losses_on_samples_come_last_and_need_a_reference() -> None:
+    assert [line.split(" | ")[0] for line in table().splitlines()[-4:]] == ["| `grpo`", "| `ppo`", "| `rloo`", "| `trpo`"]
+    for name in ("grpo", "ppo", "rloo", "trpo"):
+        assert row(name)[1:3] == ("samples of the policy, scored", "yes")
+
+
+def test_parameters_that_do_not_fit_are_counted() -> None:
+    named = dataclasses.fields(PPO)
+    shown = re.findall("`(.*?)` ", row("ppo")[3])
+    assert shown == [field.name for field in named[: len(shown)]]
+    assert row("ppo")[3].startswith("`kl_coefficient` 0.05 >= 0, ")
+    assert row("ppo")[3].endswith(f", {len(named) - len(shown)} more in `conf/loss/ppo.yaml`")
+
+
+@pytest.mark.parametrize("loss", [PPO, RLOO, GRPO, TRPO])
+def test_no_term_reads_a_loss_on_samples(loss: type[SampledLoss]) -> None:
+    with pytest.raises(UserError, match=rf"loss: {loss.__name__} learns from samples .* module 'ppo'"):
+        kind_of(loss)
+    assert reads_head(loss) == (loss in (PPO, TRPO))
+    assert not reads_rating(loss)
+
+
 def test_cells_keep_the_columns_and_are_short() -> None:
     widths = [len(re.findall(r"(?<= )\||\|(?= )|^\||\|$", line)) for line in table().splitlines()]
     assert set(widths) == {7}
@@ -112,6 +139,7 @@ def test_a_range_is_found_in_a_docstring_and_left_out_where_there_is_none() -> N
 
 def test_field_docstrings_are_those_of_fields_alone() -> None:
     assert list(field_docstrings(IPO)) == ["beta"]
+    assert list(field_docstrings(PPO)) == [field.name for field in dataclasses.fields(PPO)]
     assert field_docstrings(DPO)["beta"].startswith("Strength of the KL constraint, > 0.")
 
 

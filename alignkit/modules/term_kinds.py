@@ -17,6 +17,7 @@ from alignkit.losses.families import (
     RatedRewardsLoss,
     ReferenceFreeLoss,
     RunningLevelLoss,
+    SampledLoss,
     SortedPairLoss,
     StatesLoss,
     TokenLoss,
@@ -50,8 +51,13 @@ def kind_of(loss: type[Loss]) -> type[Term[Any]]:
     """The term that reads a loss, by its family.
 
     Raises:
-        UserError: for a loss of no known family.
+        UserError: for a loss of no known family, and for one that no term reads.
     """
+    if issubclass(loss, SampledLoss):
+        raise UserError(
+            f"loss: {loss.__name__} learns from samples of the policy, which the module 'ppo' draws; it is no part of another objective. "
+            "Give it a run of its own, e.g. loss=ppo."
+        )
     for family in loss.__mro__:
         if family in TERMS:
             return TERMS[family]
@@ -60,12 +66,12 @@ def kind_of(loss: type[Loss]) -> type[Term[Any]]:
 
 def reads_head(loss: type[Loss]) -> bool:
     """Whether a loss needs a head."""
-    return issubclass(kind_of(loss), HeadTerm)
+    return loss.needs_values if issubclass(loss, SampledLoss) else issubclass(kind_of(loss), HeadTerm)
 
 
 def reads_rating(loss: type[Loss]) -> bool:
     """Whether a loss needs the name of a rating."""
-    return issubclass(kind_of(loss), RatedRewardsTerm)
+    return not issubclass(loss, SampledLoss) and issubclass(kind_of(loss), RatedRewardsTerm)
 
 
 def build_term(loss: Loss, place: Place) -> Term[Any]:

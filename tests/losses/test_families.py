@@ -28,6 +28,7 @@ from alignkit.losses.families import (
     RatedRewardsLoss,
     ReferenceFreeLoss,
     RunningLevelLoss,
+    SampledLoss,
     SortedPairLoss,
     StatesLoss,
     TokenLoss,
@@ -56,7 +57,7 @@ def build(name: str) -> Loss:
 OF_PAIRS = (PairLogpsLoss, ReferenceFreeLoss, AdaptivePairLoss, PairRewardsLoss)
 OF_OTHERS = (SortedPairLoss, MismatchLevelLoss, RunningLevelLoss, RankedLogpsLoss, RankedRewardsLoss, RatedRewardsLoss)
 OF_MODELS = (TokenLoss, DivergenceLoss, StatesLoss, WeightsLoss)
-FAMILIES = (*OF_PAIRS, *OF_OTHERS, *OF_MODELS)
+FAMILIES = (*OF_PAIRS, *OF_OTHERS, *OF_MODELS, SampledLoss)
 PENALTIES = ("l2_rewards", "centered_rewards")
 """Parts of an objective that prefer nothing."""
 SPECIAL = {

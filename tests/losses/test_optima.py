@@ -15,8 +15,17 @@ from torch import Tensor
 from alignkit.configuration import loss_settings, packaged
 from alignkit.loss_table import loss_names
 from alignkit.losses.aot import rank_partners
-from alignkit.losses.families import AdaptivePairLoss, PairRewardsLoss, ReferenceFreeLoss
-from alignkit.losses.outputs import CompletionLogps, PairLogps, PairRewards, Ranking, TokenLogps
+from alignkit.losses.families import AdaptivePairLoss, PairRewardsLoss, ReferenceFreeLoss, SampledLoss
+from alignkit.losses.outputs import (
+    CompletionLogps,
+    PairLogps,
+    PairRewards,
+    PolicyTokens,
+    Ranking,
+    RolloutTokens,
+    ScoredRollout,
+    TokenLogps,
+)
 from alignkit.resolution import LOSSES, loss_fields, resolve
 
 TOKENS = 4
@@ -52,11 +61,12 @@ FAR_OUT = dict.fromkeys(PARTING, (20, -20)) | {
 }
 """Losses of pairs that fall without end, and the way that their two log-ratios or scores go."""
 FAR_OUT_OF_OTHERS = ("bco", "kto", "plackett_luce", "plackett_luce_dpo")
-OTHERS = ("aot", "contrastive", "forward_kl", "hinge", "orthogonality", "regression", "reverse_kl", "sft", "slic")
+SAMPLING = ("grpo", "ppo", "rloo", "trpo")
+OTHERS = ("aot", "contrastive", "forward_kl", "hinge", "orthogonality", "regression", "reverse_kl", "sft", "slic", *SAMPLING)
 """Those of this line and of the one above have tests of their own below."""
 
 
-def build(name: str, **changes: float) -> Any:
+def build(name: str, **changes: Any) -> Any:
     options = loss_settings(packaged("loss")[name], allow_code=()).options
     kind = resolve(LOSSES, name)
     return kind(**{field.name: changes.get(field.name, loss_fields(options)[field.name]) for field in dataclasses.fields(kind)})
@@ -296,3 +306,78 @@ def test_orthogonality_brings_all_singular_values_to_one(shape: tuple[int, int])
     start = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     matrix = least(lambda matrix: build("orthogonality")((matrix,)).square(), start)  # squared: smooth where it is least
     torch.testing.assert_close(torch.linalg.svdvals(matrix), torch.ones(min(shape), dtype=torch.float64), rtol=0, atol=1e-5)
+
+
+REFERENCE = numbers(0.5, 0.3, 0.2).log()
+SCORES = numbers(1, 0, 0.5)
+GROUPS = torch.cartesian_prod(torch.arange(3), torch.arange(3))
+"""All that two samples of one prompt can be, whose answers are three tokens of which one is drawn."""
+
+
+def expected_gradient(loss: SampledLoss, logits: Tensor) -> Tensor:
+    """[3] of an update's first step, in the logits of the policy: the mean over all groups that it may draw."""
+    logits = logits.detach().requires_grad_()
+    logps = logits.log_softmax(-1)
+    drawn, owners = GROUPS.flatten(), torch.arange(18)
+    old, none = logps.detach()[drawn], torch.zeros(18, dtype=torch.float64)
+    made = loss.advantages(
+        ScoredRollout(
+            logps=old,
+            reference_logps=REFERENCE[drawn],
+            values=none,
+            scores=SCORES[drawn],
+            completion_index=owners,
+            example_index=owners // 2,
+        ),
+        loss.kl_coefficient,
+    )
+    stored = RolloutTokens(
+        logps=old,
+        reference_logps=REFERENCE[drawn],
+        advantages=made.advantages,
+        returns=made.returns,
+        values=none,
+        weights=none + 1,
+        completion_index=owners,
+        completions=18,
+    )
+    losses = loss(PolicyTokens(logps=logps[drawn], values=none), stored).losses
+    chances = logps.detach()[GROUPS].sum(1).exp()
+    return torch.autograd.grad(chances @ losses.view(9, 2).sum(1), logits)[0]
+
+
+def trained(loss: SampledLoss) -> Tensor:
+    """[3] log-probs where descent along that gradient ends."""
+    logits = numbers(0, 1, -1)
+    for _ in range(400):
+        logits = logits - 2 * expected_gradient(loss, logits)
+    assert expected_gradient(loss, logits).abs().max() < 1e-9
+    return logits.log_softmax(-1)
+
+
+@pytest.mark.parametrize("name", ["ppo", "rloo", "trpo"])
+def test_rewards_that_pay_for_kl_tilt_the_reference_by_the_score(name: str) -> None:
+    loss = build(name, kl_coefficient=0.7) if name == "rloo" else build(name, kl_coefficient=0.7, whiten_advantages=False)
+    stated = (REFERENCE + SCORES / 0.7).log_softmax(-1)
+    torch.testing.assert_close(trained(loss), stated, rtol=0, atol=1e-7)
+
+
+def test_whitening_scales_the_gradient_of_ppo_and_leaves_its_direction() -> None:
+    logits = numbers(0, 1, -1)
+    plain, white = (expected_gradient(build("ppo", whiten_advantages=whitened), logits) for whitened in (False, True))
+    assert torch.cosine_similarity(plain, white, dim=0).item() == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+@pytest.mark.parametrize("scale", [True, False])
+def test_grpo_ends_where_mean_advantages_and_the_pull_of_its_estimator_balance(estimator: str, scale: bool) -> None:
+    policy = trained(build("grpo", kl_coefficient=0.7, kl_estimator=estimator, scale_by_std=scale))
+    # Of two, the better one is half the gap above the mean, and one over root 2 unbiased deviations, whatever the gap.
+    gaps = SCORES[:, None] - SCORES
+    advantages = (gaps.sign() / math.sqrt(2) if scale else gaps / 2) @ policy.exp()
+    if estimator == "k2":
+        stated = (REFERENCE + advantages / 0.7).log_softmax(-1)
+        torch.testing.assert_close(policy, stated, rtol=0, atol=1e-7)
+    else:
+        constant = advantages + 0.7 * (REFERENCE - policy).exp()
+        torch.testing.assert_close(constant, constant[:1].expand(3), rtol=0, atol=1e-7)

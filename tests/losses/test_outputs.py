@@ -7,10 +7,22 @@ import dataclasses
 import pytest
 import torch
 
-from alignkit.losses.outputs import PairLogps, PairRewards, PairwiseOutput, TokenLogps
+from alignkit.losses.outputs import PairLogps, PairRewards, PairwiseOutput, PolicyTokens, RolloutTokens, ScoredRollout, TokenLogps
 
 PAIR_LOGPS = ("chosen", "rejected", "chosen_tokens", "rejected_tokens")
 PAIR_REWARDS = ("chosen", "rejected", "margins")
+SCORED = {
+    "logps": torch.ones(3),
+    "reference_logps": torch.ones(3),
+    "values": torch.ones(3),
+    "scores": torch.ones(2),
+    "completion_index": torch.tensor([0, 0, 1]),
+    "example_index": torch.tensor([0, 0]),
+}
+STORED = {name: torch.ones(3) for name in ("logps", "reference_logps", "advantages", "returns", "values", "weights")} | {
+    "completion_index": torch.tensor([0, 0, 1])
+}
+NOW = {name: torch.ones(3) for name in ("logps", "values", "entropies")}
 
 
 @pytest.mark.parametrize("field", PAIR_LOGPS)
@@ -27,6 +39,32 @@ def test_pair_rewards_that_would_broadcast_are_refused(field: str, shape: tuple[
     tensors = {name: torch.ones(2) for name in PAIR_REWARDS} | {field: torch.ones(shape)}
     with pytest.raises(ValueError, match=rf"PairRewards.*\b{field} \{list(shape)}.*equally long"):
         PairRewards(**tensors)
+
+
+@pytest.mark.parametrize("shape", [(1,), (4,), (3, 1), ()])
+def test_samples_that_would_broadcast_are_refused(shape: tuple[int, ...]) -> None:
+    wrong = torch.ones(shape, dtype=torch.int64)
+    for field in SCORED:
+        with pytest.raises(ValueError, match=rf"ScoredRollout.*\b{field} \{list(shape)}.*equally long"):
+            ScoredRollout(**SCORED | {field: wrong})
+    for field in STORED:
+        with pytest.raises(ValueError, match=rf"RolloutTokens.*\b{field} \{list(shape)}.*equally long"):
+            RolloutTokens(**STORED | {field: wrong}, completions=2)  # type: ignore[arg-type]
+    for field in NOW:
+        with pytest.raises(ValueError, match=rf"PolicyTokens.*\b{field} \{list(shape)}.*equally long"):
+            PolicyTokens(**NOW | {field: wrong})
+
+
+@pytest.mark.parametrize("owners", [[0, 0, 0], [1, 1, 1], [0, 1, 2]])
+def test_a_completion_without_a_token_or_without_a_score_is_refused(owners: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"2 scores for completions of \[.*\] tokens"):
+        ScoredRollout(**SCORED | {"completion_index": torch.tensor(owners)})
+
+
+def test_samples_may_come_without_values_and_entropies() -> None:
+    assert ScoredRollout(**SCORED | {"values": None}).values is None  # type: ignore[arg-type]
+    assert RolloutTokens(**STORED | {"values": None, "returns": None}, completions=2).returns is None  # type: ignore[arg-type]
+    assert PolicyTokens(logps=torch.ones(3)).entropies is None
 
 
 def test_equal_but_two_dimensional_tensors_are_refused() -> None:
@@ -48,6 +86,10 @@ def test_records_hold_float32_at_least_and_keep_float64(dtype: torch.dtype) -> N
     assert rewards.margins.dtype == expected
     assert TokenLogps(token_logps=ones).token_logps.dtype == expected
     assert logps.chosen_tokens.dtype == torch.int64
+    lowered = [{name: value.to(dtype) if value.is_floating_point() else value for name, value in there.items()} for there in (SCORED, NOW)]
+    scored, now = ScoredRollout(**lowered[0]), PolicyTokens(**lowered[1])
+    assert {scored.logps.dtype, scored.reference_logps.dtype, scored.scores.dtype, now.logps.dtype} == {expected}
+    assert scored.completion_index.dtype == scored.example_index.dtype == torch.int64
 
 
 def test_gradients_flow_through_the_change_of_precision() -> None:

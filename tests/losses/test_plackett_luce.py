@@ -65,6 +65,19 @@ def test_losses_of_the_fact_sheet(close, float64, rewards: tuple, ranks: tuple, 
     assert output.rewards.tolist() == list(rewards)
 
 
+def test_the_first_choice_is_the_best_of_four(close, float64) -> None:
+    # The reward model of Ziegler et al.: cross-entropy of the third of four. The rest of the order is the order of the others.
+    rewards = float64(0.3, -0.2, 1.1, 0)
+    others = LOSS(rewards[[0, 1, 3]], ranking([0, 2, 1])).losses
+    close(LOSS(rewards, ranking([1, 3, 0, 2])).losses - others, 0.7201453484)
+
+
+def test_all_pairs_of_a_ranking_are_another_objective(close, float64) -> None:
+    rewards = float64(2, 1, 0)
+    pairs = BradleyTerry(use_margin=False, centering=0.0)(PairRewards(chosen=rewards[[0, 0, 1]], rejected=rewards[[1, 2, 2]])).losses
+    close(pairs.mean()[None], 0.2511504620)
+
+
 def test_gradients_of_the_fact_sheet(close, float64) -> None:
     rewards = float64(2, 1, 0).requires_grad_()
     LOSS(rewards, ranking((0, 1, 2))).losses.sum().backward()
