@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
 import torch
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from alignkit.checkpointing import wants_checkpointing
 from alignkit.data.packing import Packing
 from alignkit.data.preparation import PreparedData, prepare
+from alignkit.data.steps import Steps
+from alignkit.errors import UserError
 from alignkit.hardware import device_kind
-from alignkit.loss_settings import HeadSettings
 from alignkit.models.adapters import add_adapters
 from alignkit.models.backbone import Backbone, check_layers
 from alignkit.models.export import check_adapter_export
@@ -33,12 +32,17 @@ from alignkit.models.reference import (
 )
 from alignkit.models.terminal_states import CachedStates
 from alignkit.modules.alignment import AlignmentModule
-from alignkit.modules.datamodule import PreferenceDataModule
+from alignkit.modules.datamodule import PreferenceDataModule, PromptDataModule
 from alignkit.modules.forward import Parts
 from alignkit.modules.objective import Objective
 from alignkit.modules.recipe import Recipe
-from alignkit.objectives import build_objective, check_combination, check_sources, formula
+from alignkit.modules.rollout_module import RolloutModule
+from alignkit.modules.rollout_objective import RolloutObjective
+from alignkit.modules.stepping import SteppingModule
+from alignkit.objectives import AnyObjective, build_objective, check_combination, check_sources, formula
 from alignkit.resolution import MODULES, build_source, resolve
+from alignkit.rollouts import check_room, plan_rollouts
+from alignkit.run_parts import Inputs, Models
 from alignkit.settings import BatchSettings, RunSettings
 
 DENSE_ROW = 128
@@ -48,47 +52,12 @@ ATTENTION_WORDS = {"tiles": "tiles of visible tokens", "flex": "FlexAttention bl
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Inputs:
-    """What a run reads before it loads weights."""
-
-    module_class: type[AlignmentModule]
-    objective: Objective
-    heads: Mapping[str, HeadSettings]
-    """By name."""
-    path: str
-    """Folder or hub id of the model."""
-    config: PretrainedConfig
-    tokenizer: PreTrainedTokenizerBase
-    prepared: PreparedData
-    terminator: int
-    """The token that ends the completions of these data."""
-
-
-@final
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Models:
-    """The weights of a run, and what identifies them."""
-
-    parts: Parts
-    policy_fingerprint: str
-    """Of the trunk before the first update."""
-    reference_fingerprint: str | None
-    """None where the objective needs no reference."""
-
-    @property
-    def reference_is_policy(self) -> bool:
-        """Whether policy and reference start as the same function."""
-        return self.reference_fingerprint == self.policy_fingerprint
-
-
-@final
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """Everything that a run needs, built."""
 
-    module: AlignmentModule
+    module: SteppingModule
     models: Models
-    data: PreferenceDataModule
+    data: PreferenceDataModule | PromptDataModule
     inputs: Inputs
     formula: str
     """The objective in use, as one line."""
@@ -110,6 +79,17 @@ def assemble(settings: RunSettings) -> Job:
     packing = plan_packing(settings.batch, backbone)
     say(layout_line(settings.batch, packing, backbone))
     recipe = Recipe(optimizer=settings.optimizer, schedule=settings.schedule, steps=settings.steps, log_every=settings.logger.every)
+    build = build_rollouts if isinstance(inputs.objective, RolloutObjective) else build_alignment
+    module, data = build(settings, inputs, models, packing, recipe)
+    return Job(module=module, models=models, data=data, inputs=inputs, formula=formula(settings.loss.name, inputs.objective))
+
+
+def build_alignment(
+    settings: RunSettings, inputs: Inputs, models: Models, packing: Packing, recipe: Recipe
+) -> tuple[SteppingModule, PreferenceDataModule]:
+    """The module of an objective on given completions, and its data."""
+    assert isinstance(inputs.objective, Objective)
+    assert issubclass(inputs.module_class, AlignmentModule)
     data = PreferenceDataModule(
         train=inputs.prepared.train,
         validation=inputs.prepared.validation,
@@ -119,15 +99,33 @@ def assemble(settings: RunSettings) -> Job:
         seed=settings.seed,
         mismatched=inputs.objective.needs_mismatched,
     )
-    return Job(
-        module=inputs.module_class(
-            parts=models.parts, recipe=recipe, objective=inputs.objective, reference_fingerprint=models.reference_fingerprint
-        ),
-        models=models,
-        data=data,
-        inputs=inputs,
-        formula=formula(settings.loss.name, inputs.objective),
+    module = inputs.module_class(
+        parts=models.parts, recipe=recipe, objective=inputs.objective, reference_fingerprint=models.reference_fingerprint
     )
+    return module, data
+
+
+def build_rollouts(
+    settings: RunSettings, inputs: Inputs, models: Models, packing: Packing, recipe: Recipe
+) -> tuple[SteppingModule, PromptDataModule]:
+    """The module of an objective on its own samples, and its prompts.
+
+    Raises:
+        UserError: when the module or the scorer cannot be had.
+    """
+    assert isinstance(inputs.objective, RolloutObjective)
+    if not issubclass(inputs.module_class, RolloutModule):
+        raise UserError(f"loss.module = {settings.loss.module!r}: {settings.loss.name} learns from its own samples. Type loss.module=ppo.")
+    steps = Steps(inputs.prepared.train, pairs=settings.batch.pairs, steps=settings.steps, seed=settings.seed, packing=packing)
+    rollouts = plan_rollouts(settings, inputs, models, packing, plan_packing)
+    module = inputs.module_class(
+        parts=models.parts,
+        recipe=recipe,
+        loss=inputs.objective.loss,
+        rollouts=rollouts,
+        reference_fingerprint=models.reference_fingerprint,
+    )
+    return module, PromptDataModule(steps, validation=inputs.prepared.validation)
 
 
 def read_inputs(settings: RunSettings) -> Inputs:
@@ -137,7 +135,7 @@ def read_inputs(settings: RunSettings) -> Inputs:
         UserError: when the data, the model or their combination cannot work.
     """
     module_class = resolve(MODULES, settings.loss.module, settings.allow_code)
-    assert issubclass(module_class, AlignmentModule)
+    assert issubclass(module_class, SteppingModule)
     objective, heads = build_objective(settings.loss, settings.allow_code)
     check_combination(settings, objective)
     source = build_source(settings.dataset, settings.allow_code)
@@ -153,6 +151,8 @@ def read_inputs(settings: RunSettings) -> Inputs:
     by_source = {name: objective.form(name) for name in objective.sources}
     prepared = prepare(settings.dataset, source, tokenizer, form=objective.form(), by_source=by_source)  # type: ignore[arg-type]
     check_sources(objective, prepared)
+    if isinstance(objective, RolloutObjective):
+        check_room(settings, config, prepared)
     return Inputs(
         module_class=module_class,
         objective=objective,
@@ -214,7 +214,7 @@ def load_backbone(settings: RunSettings, where: str, path: str) -> Backbone:
     return Backbone(lm).use_attention(settings.model.attention, device)
 
 
-def build_reference(settings: RunSettings, objective: Objective, backbone: Backbone, policy: str) -> tuple[Reference | None, str | None]:
+def build_reference(settings: RunSettings, objective: AnyObjective, backbone: Backbone, policy: str) -> tuple[Reference | None, str | None]:
     """The reference of a policy that is as training starts, before it has adapters, and the fingerprint of its weights."""
     if not objective.needs_reference:
         return None, None
@@ -230,7 +230,8 @@ def build_reference(settings: RunSettings, objective: Objective, backbone: Backb
     if choice.source == "cache" and not objective.needs_live_reference:
         return CachedReference(other or backbone), weights
     if choice.source == "cache":
-        say("reference: runs in every step, because a divergence reads the whole vocabulary and a cache holds single tokens")
+        why = "samples are new" if isinstance(objective, RolloutObjective) else "a divergence reads the whole vocabulary, not single tokens"
+        say(f"reference: runs in every step, because {why}")
     if other is None and settings.model.adapter is not None:
         return AdapterOffReference(backbone), weights
     return LiveReference(other or frozen_copy(backbone)), weights

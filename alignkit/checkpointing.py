@@ -6,6 +6,7 @@ from alignkit.forecast import needs_checkpointing
 from alignkit.hardware import device_kind, free_memory
 from alignkit.models.backbone import Backbone
 from alignkit.models.skeleton import skeleton
+from alignkit.modules.rollout_objective import RolloutObjective
 from alignkit.random_module import RunInputs
 from alignkit.rehearsal import Packer
 from alignkit.settings import RunSettings
@@ -31,6 +32,8 @@ def wants_checkpointing(settings: RunSettings, inputs: RunInputs, path: str, pac
     longest = max(example.packed_tokens for example in inputs.prepared.train)
     if upper_bound(skeleton(path, inputs.config), max(settings.batch.tokens, longest)) < available:
         return False
+    if isinstance(inputs.objective, RolloutObjective):
+        return True  # there is no rehearsal of samples
     return needs_checkpointing(settings, inputs, pack, available)
 
 

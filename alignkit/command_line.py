@@ -24,7 +24,8 @@ from alignkit.configuration import check_config
 from alignkit.errors import UserError
 from alignkit.foreign_config import check_folder, check_hydra_node
 from alignkit.models.location import locate
-from alignkit.resolution import build_losses, build_source
+from alignkit.resolution import build_losses, build_scorer, build_source
+from alignkit.rollout_settings import NO_SCORER
 from alignkit.settings import RunSettings
 
 MOST_JOBS = 1000
@@ -186,18 +187,20 @@ def check_models(jobs: Sequence[Job]) -> None:
 
 
 def check_buildable(jobs: Sequence[Job]) -> None:
-    """Build each different loss and data source once: they check their own ranges. This is where torch is imported.
+    """Build each different loss, data source and scorer once: they check their own ranges. This is where torch is imported.
 
     Raises:
         UserError: naming the option.
     """
     built = []
     for number, job in enumerate(jobs):
-        parts = (job.settings.loss, job.settings.dataset, job.settings.allow_code)
+        parts = (job.settings.loss, job.settings.dataset, job.settings.scorer, job.settings.allow_code)
         if parts not in built:
             with naming_job(number, len(jobs), job.changes):
                 build_losses(job.settings.loss, job.settings.allow_code)
                 build_source(job.settings.dataset, job.settings.allow_code)
+                if job.settings.scorer.name != NO_SCORER:
+                    build_scorer(job.settings.scorer, job.settings.allow_code)
             built.append(parts)
 
 

@@ -29,6 +29,8 @@ from alignkit.errors import UserError
 from alignkit.foreign_config import check_hydra_override
 
 CONFIG_NAME = "train"
+PIPELINE = "pipeline"
+"""A folder of `conf/` that is no group of a run."""
 VERSION_BASE = "1.3"
 
 
@@ -52,9 +54,11 @@ class Composer:
         """An override as Hydra is given it: unknown keys are let in, so that `check_config` can say what was meant.
 
         Raises:
-            UserError: on an option that does not exist or a key of Hydra's that is closed.
+            UserError: on an option that does not exist, a key of Hydra's that is closed, or a pipeline, which is more than one run.
         """
         override = self.parse(line)
+        if override.key_or_group == PIPELINE:
+            raise UserError(f"{line}: is more than one run. Type python -m alignkit.pipeline {line}")
         if override.is_hydra_override():
             check_hydra_override(override, self.options)
             return line

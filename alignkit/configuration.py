@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from alignkit.config_checks import check_harmless, check_keys, check_name, check_no_secret, check_top_keys
@@ -23,7 +23,9 @@ from alignkit.errors import UserError, check_choice
 from alignkit.loss_settings import LossSettings
 from alignkit.metrics import METRICS, VALIDATION, metric
 from alignkit.optimizer_settings import OPTIMIZER_SETTINGS, OptimizerSettings
-from alignkit.resolution import PART_KEYS, PARTS, build_source, check_allowed, loss_fields, loss_parts, to_record
+from alignkit.resolution import PART_KEYS, PARTS, build_source, check_allowed, check_code, loss_fields, loss_parts, to_record
+from alignkit.rollout_settings import ScorerSettings
+from alignkit.scorers.parts import checked_parts as scorer_parts
 from alignkit.settings import DatasetSettings, RunSettings
 
 AUTHORS_BETA = 0.1
@@ -73,12 +75,13 @@ def build_groups(groups: Mapping[str, type], values: Mapping[str, Any], allow_co
         "loss": loss_settings(values["loss"], allow_code),
         "dataset": dataset_settings(values["dataset"], allow_code),
         "optimizer": optimizer_settings(values["optimizer"]),
+        "scorer": scorer_settings(values["scorer"], allow_code),
     }
     for group, record in groups.items():
         if group not in records:
             records[group] = to_record(record, values[group], group)
     for group, built in records.items():
-        # Labels become parts of file names, except a dotted loss, which is a module's path.
+        # Labels become parts of file names, except a dotted one, which is a module's path.
         label = getattr(built, "name", "label")
         if not LABEL.fullmatch(label):
             raise UserError(f"{group}.name = {label!r}; must be letters, digits, '.', '_', '+' or '-', at most 100.")
@@ -181,6 +184,29 @@ def dataset_settings(given: Mapping[str, Any], allow_code: Sequence[str]) -> Dat
     return to_record(DatasetSettings, {**own, "options": options}, "dataset")
 
 
+def scorer_settings(given: Mapping[str, Any], allow_code: Sequence[str], where: str = "scorer") -> ScorerSettings:
+    """`scorer=`, or a part of one at `where`, with the options of its class apart.
+
+    Raises:
+        UserError: on an unknown name, an option that the scorer does not have, one that it lacks, or code that is not allowed.
+    """
+    known = packaged("scorer")
+    name = str(given.get("name"))
+    if "." in name:
+        check_allowed(name, allow_code)
+    else:
+        check_name("scorer", name, known)
+        check_keys(where, given, known[name], known, name)
+    options = {key: value for key, value in given.items() if key != "name"}
+    for key, value in options.items():
+        if value == MISSING:
+            raise UserError(f"{where}.{key} is missing. Type {where}.{key}=VALUE.")
+    check_code(options, allow_code)
+    if PARTS in options:
+        options[PARTS] = scorer_parts(options[PARTS], known, scorer_settings, allow_code)
+    return to_record(ScorerSettings, {"name": name, "options": options}, where)
+
+
 def optimizer_settings(given: Mapping[str, Any]) -> OptimizerSettings:
     """`optimizer=`, as the record of its name.
 
@@ -245,6 +271,6 @@ def scalar_record() -> type[Any]:
 def config_yaml(settings: RunSettings) -> str:
     """`config.yaml`: the settings in the shape in which they were typed, nothing left to resolve."""
     values = dataclasses.asdict(settings)
-    for group in ("loss", "dataset"):
+    for group in ("loss", "dataset", "scorer"):
         values[group] |= values[group].pop("options")
     return OmegaConf.to_yaml(OmegaConf.create(values))

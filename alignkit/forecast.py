@@ -20,7 +20,7 @@ from transformers import PretrainedConfig
 
 from alignkit.batches import PackedBatch, StepBatch
 from alignkit.data.collate import micro_batches
-from alignkit.data.packing import Packing
+from alignkit.data.packing import LOOKING, Packing
 from alignkit.data.steps import Steps
 from alignkit.hardware import device_kind
 from alignkit.random_module import RunInputs, build_module, module_optimizer, precision_plugin
@@ -33,8 +33,6 @@ GAP_SHARE = 0.25
 """Of the bytes alive, lost in a heap that keeps freed blocks: 0.22 to 0.41 with GPT-2, 0.12 to 0.27 with SmolLM2-135M."""
 FIRST_STEPS = 10
 """Optimiser steps that are laid out to count and to measure."""
-LARGER = 4
-"""`precomputation.LARGER`: positions of a batch that is only looked at, in those of one that is trained on."""
 DEPTHS = (1, 4)
 """Layers of the models that are measured; of each the fastest pass but the first counts."""
 REPEATS, ENOUGH_SECONDS = 3, 10.0
@@ -173,7 +171,7 @@ def measure_parts(settings: RunSettings, inputs: RunInputs, rehearsal: Rehearsal
     """The peak of training, or of what comes before it where that is higher."""
     first, *later = load.heaviest
     peaks: list[Mapping[str, int]] = []
-    frozen, deep = settings.model.train == "heads", inputs.config.num_hidden_layers > 2 * LARGER
+    frozen, deep = settings.model.train == "heads", inputs.config.num_hidden_layers > 2 * LOOKING
     if looks_up(settings, inputs) and (frozen or not deep or rehearsal.checkpointing):
         # Before there is an optimizer. A deep model's activations need more.
         peaks.append(rehearsal.look_peak(first_looked_at(inputs, rehearsal.packing)))
@@ -196,7 +194,7 @@ def looks_up(settings: RunSettings, inputs: RunInputs) -> bool:
 def first_looked_at(inputs: RunInputs, packing: Packing) -> PackedBatch:
     """The first batch of what is computed before training: the longest examples."""
     examples = sorted(inputs.prepared.train, key=lambda example: -example.packed_tokens)
-    most = LARGER * packing.tokens
+    most = LOOKING * packing.tokens
     count = 1 + sum(total <= most for total in accumulate(example.packed_tokens for example in examples))
     return micro_batches(examples[:count], replace(packing, tokens=most))[0]
 

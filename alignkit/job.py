@@ -7,7 +7,7 @@ import itertools
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from alignkit.configuration import config_yaml
@@ -40,6 +40,29 @@ def run_job(settings: RunSettings, *, named: bool) -> int:
         if run is not None and not (code == WRONG_INPUT and give_up(run)):
             print(f"run: {run.path}", flush=True)
         return code
+    return report(results, run)
+
+
+def resume_job(settings: RunSettings, run: RunDir) -> int:
+    """Go on with a run that was stopped, from its newest checkpoint, and say how it went.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        from alignkit.training import train
+
+        results = train(settings, run, resume=True)
+    except BaseException as error:
+        code, message = ending(error)
+        show(error, code, message, debug=settings.debug)
+        print(f"run: {run.path}", flush=True)
+        return code
+    return report(results, run)
+
+
+def report(results: Mapping[str, Scalar], run: RunDir) -> int:
+    """The last lines of a run that came to its end."""
     print_table(final_table(results))
     print(f"run: {run.path}", flush=True)
     return DONE

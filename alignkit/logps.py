@@ -45,6 +45,18 @@ def token_scores(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: T
     return TokenScores(logps, top1)
 
 
+def token_entropies(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Entropy of `softmax(hidden @ weight.T + bias)` at each position, [N] nats. Precision and memory as in `token_scores`.
+
+    Args:
+        hidden: [N, D].
+        weight: [V, D], the output embedding.
+        bias: [V] or None.
+    """
+    entropies: Tensor = _TokenEntropies.apply(hidden, weight, bias, _product_dtype(hidden))  # type: ignore[no-untyped-call]
+    return entropies
+
+
 def token_divergences(
     policy_hidden: Tensor,
     policy_weight: Tensor,
@@ -83,6 +95,11 @@ def token_divergences(
     reference = reference_hidden.detach(), reference_weight.detach(), None if reference_bias is None else reference_bias.detach()
     values: Tensor = _TokenDivergences.apply(*policy, *reference, divergence, dtypes)  # type: ignore[no-untyped-call]
     return values
+
+
+def chunk_rows(vocabulary: int) -> int:
+    """Rows of logits that are alive at a time."""
+    return max(1, CHUNK_ELEMENTS // vocabulary)
 
 
 def completion_sums(token_values: Tensor, completion_index: Tensor, completions: int) -> Tensor:
@@ -124,6 +141,31 @@ class _TokenScores(torch.autograd.Function):
             delta.scatter_add_(1, ids[:, None], grad[:, None])
             sums.add(delta, part)
         return (*sums.result(), None, None)
+
+
+class _TokenEntropies(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+        states, matrix = hidden.to(dtype), weight.to(dtype)
+        entropies = []
+        for part in states.split(chunk_rows(weight.shape[0])):
+            logps = _logits(part, matrix, bias).log_softmax(-1)
+            entropies.append(-(logps.exp() * logps).sum(-1))
+        values = torch.cat(entropies)
+        ctx.save_for_backward(hidden, weight, bias, values)
+        ctx.dtype = dtype
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, entropies = ctx.saved_tensors
+        states, matrix = hidden.to(ctx.dtype), weight.to(ctx.dtype)
+        sums = _VocabularyGradients(hidden, weight, bias, matrix, ctx.needs_input_grad[:3])
+        for part, entropy, grad in zip(*_chunks(states, entropies, weight.shape[0], gradients[0]), strict=True):
+            # d H / d logits = -p (log p + H)
+            logps = _logits(part, matrix, bias).log_softmax(-1)
+            sums.add(logps.exp().mul_(logps + entropy[:, None]).mul_(-grad[:, None]), part)
+        return (*sums.result(), None)
 
 
 class _TokenDivergences(torch.autograd.Function):
@@ -209,5 +251,5 @@ def _logits(states: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _chunks(states: Tensor, targets: Tensor, vocabulary: int, *others: Tensor) -> tuple[tuple[Tensor, ...], ...]:
-    size = max(1, CHUNK_ELEMENTS // vocabulary)
+    size = chunk_rows(vocabulary)
     return tuple(tensor.split(size) for tensor in (states, targets, *others))

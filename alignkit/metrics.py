@@ -36,6 +36,41 @@ LEARNING_RATE = "learning_rate"
 GRADIENT_NORM = "gradient_norm"
 TOKENS_PER_SECOND = "throughput/tokens_per_second"
 PADDING_FRACTION = "throughput/padding_fraction"
+SCORES = "objective/scores"
+SCORES_STD = "objective/scores_std"
+SCORE_PART = "scores/"
+"""Before the name of a part of a scorer that has several."""
+RLHF_REWARD = "objective/rlhf_reward"
+KL = "objective/kl"
+KL_K3 = "objective/kl_k3"
+ENTROPY = "objective/entropy"
+KL_COEFFICIENT = "objective/kl_coefficient"
+GOLD = "objective/gold"
+GOLD_STD = "objective/gold_std"
+CLIPPED_SCORES = "reward/clipped"
+LENGTH_PENALTY = "reward/length_penalty"
+TERMINATOR_PENALTY = "reward/missing_terminator_penalty"
+LENGTH = "rollout/length"
+TERMINATED = "rollout/terminated"
+SAMPLER_ERROR = "rollout/sampler_error"
+IMPORTANCE = "rollout/importance_weight"
+POLICY_LOSS = "policy/loss"
+APPROX_KL = "policy/approx_kl"
+CLIP_FRACTION = "policy/clip_fraction"
+RATIO = "policy/ratio"
+EPOCHS = "policy/epochs"
+VALUE_LOSS = "value/loss"
+VALUE_CLIP_FRACTION = "value/clip_fraction"
+VALUE_MEAN = "value/mean"
+RETURN_MEAN = "value/return"
+EXPLAINED_VARIANCE = "value/explained_variance"
+PTX_LOSS = "ptx/loss"
+SURROGATE_GAIN = "trust_region/surrogate_gain"
+TRUST_KL = "trust_region/kl"
+STEP_FRACTION = "trust_region/step_fraction"
+SAMPLING_SECONDS = "seconds/sampling"
+SCORING_SECONDS = "seconds/scoring"
+UPDATE_SECONDS = "seconds/update"
 
 
 @final
@@ -120,12 +155,89 @@ METRICS: dict[str, Metric] = {
             meaning="tokens trained on, each prompt once, per second of training steps",
         ),
         Metric(name=PADDING_FRACTION, unit="fraction", better="lower", meaning="computed positions that hold no token"),
+        Metric(name=SCORES, unit="score", better="higher", meaning="mean score of samples, after clipping and penalties, without KL"),
+        Metric(name=SCORES_STD, unit="score", better="neither", meaning="standard deviation of these scores over the samples"),
+        Metric(
+            name=RLHF_REWARD,
+            unit="score",
+            better="higher",
+            meaning="mean over samples of the score minus kl_coefficient times the sum of log(pi/ref): what RLHF maximises",
+        ),
+        Metric(
+            name=KL,
+            unit="nats",
+            better="neither",
+            meaning="mean over samples of the sum of log(pi/ref) over a completion: KL(pi | ref) a sequence, by k1, which is unbiased",
+        ),
+        Metric(name=KL_K3, unit="nats", better="neither", meaning="the same KL by k3, whose terms are never negative"),
+        Metric(
+            name=ENTROPY,
+            unit="nats",
+            better="neither",
+            meaning="mean of -log pi of the sampled tokens: the entropy of the policy a token, estimated from what it drew",
+        ),
+        Metric(
+            name=KL_COEFFICIENT,
+            unit="score/nat",
+            better="neither",
+            meaning="kl_coefficient in this update; it moves where kl_target is set",
+        ),
+        Metric(name=GOLD, unit="score", better="higher", meaning="mean score of held-out samples by the scorer that validation.gold names"),
+        Metric(name=GOLD_STD, unit="score", better="neither", meaning="standard deviation of gold scores over held-out samples"),
+        Metric(name=CLIPPED_SCORES, unit="fraction", better="lower", meaning="samples whose score was clipped by reward.clip"),
+        Metric(name=LENGTH_PENALTY, unit="score", better="neither", meaning="mean of what reward.length_penalty takes from a score"),
+        Metric(
+            name=TERMINATOR_PENALTY,
+            unit="score",
+            better="neither",
+            meaning="mean of what reward.missing_terminator_penalty takes from a score",
+        ),
+        Metric(name=LENGTH, unit="tokens", better="neither", meaning="mean tokens of a sample, its terminator included"),
+        Metric(name=TERMINATED, unit="fraction", better="higher", meaning="samples that end with the terminator instead of being cut"),
+        Metric(
+            name=SAMPLER_ERROR,
+            unit="nats",
+            better="lower",
+            meaning="largest difference of a sampled token's log-prob as it was drawn from the one that training computes",
+        ),
+        Metric(
+            name=IMPORTANCE, unit="1", better="neither", meaning="mean importance weight of a token, 1 for samples of the policy itself"
+        ),
+        Metric(name=POLICY_LOSS, unit="1", better="neither", meaning="mean of the clipped surrogate loss over the epochs of an update"),
+        Metric(
+            name=APPROX_KL,
+            unit="nats",
+            better="neither",
+            meaning="mean over tokens and epochs of half the squared change of log pi since sampling: how far an update moves",
+        ),
+        Metric(name=CLIP_FRACTION, unit="fraction", better="neither", meaning="tokens (rloo: completions) whose ratio the clip holds back"),
+        Metric(name=RATIO, unit="1", better="neither", meaning="mean of pi / pi at sampling over tokens and epochs; 1 without bias"),
+        Metric(name=EPOCHS, unit="epochs", better="neither", meaning="passes over the rollout that an update made before stop_kl ended it"),
+        Metric(name=VALUE_LOSS, unit="score^2", better="lower", meaning="mean loss of the value head, before value_coefficient"),
+        Metric(name=VALUE_CLIP_FRACTION, unit="fraction", better="neither", meaning="tokens whose value the value clip holds back"),
+        Metric(name=VALUE_MEAN, unit="score", better="neither", meaning="mean value of the sampled tokens as they were drawn"),
+        Metric(name=RETURN_MEAN, unit="score", better="neither", meaning="mean return of the sampled tokens, which values learn"),
+        Metric(
+            name=EXPLAINED_VARIANCE,
+            unit="fraction",
+            better="higher",
+            meaning="1 - variance of (return - value) over variance of returns, as they were drawn; 0 for a value that says nothing",
+        ),
+        Metric(name=PTX_LOSS, unit="nats", better="lower", meaning="mean loss a token of the data's own completions (ptx_coefficient)"),
+        Metric(name=SURROGATE_GAIN, unit="advantage", better="higher", meaning="surrogate objective after the step minus before, TRPO"),
+        Metric(name=TRUST_KL, unit="nats", better="neither", meaning="mean KL(old | new) a token of the step that was taken, TRPO"),
+        Metric(
+            name=STEP_FRACTION, unit="fraction", better="neither", meaning="share of the full step that the line search took; 0 is none"
+        ),
+        Metric(name=SAMPLING_SECONDS, unit="s", better="lower", meaning="of an update spent drawing samples"),
+        Metric(name=SCORING_SECONDS, unit="s", better="lower", meaning="of an update spent on scores, reference, values and old log-probs"),
+        Metric(name=UPDATE_SECONDS, unit="s", better="lower", meaning="of an update spent on epochs over the rollout"),
     )
 }
 
 
 def metric(name: str) -> Metric:
-    """What a logged name stands for; `loss/TERM` and `TERM/NAME` come from objectives with several terms.
+    """What a logged name stands for; `loss/TERM` and `TERM/NAME` come from objectives with several terms, `scores/PART` from scorers.
 
     Raises:
         KeyError: for a name that nothing logs.
@@ -135,5 +247,8 @@ def metric(name: str) -> Metric:
     if name.startswith(TERM_LOSS):
         meaning = f"mean loss of the term {name.removeprefix(TERM_LOSS)}, before its weight"
         return Metric(name=name, unit="nats", better="lower", meaning=meaning)
+    if name.startswith(SCORE_PART):
+        meaning = f"mean score of samples by {name.removeprefix(SCORE_PART)}, before its weight"
+        return Metric(name=name, unit="score", better="higher", meaning=meaning)
     term, _, own = name.partition("/")
     return replace(METRICS[own], name=name, meaning=f"{METRICS[own].meaning} ({term})")

@@ -64,6 +64,7 @@ def plan(argv: Sequence[str]) -> int:
     from alignkit.assembly import plan_packing, read_inputs
     from alignkit.forecast import forecast, resident_bytes
     from alignkit.hardware import device_kind, free_memory, keep_freed_memory
+    from alignkit.modules.rollout_objective import RolloutObjective
     from alignkit.training import hush
 
     hush()
@@ -72,6 +73,8 @@ def plan(argv: Sequence[str]) -> int:
     if settings.hardware.threads is not None:
         torch.set_num_threads(settings.hardware.threads)
     inputs = read_inputs(settings)
+    if isinstance(inputs.objective, RolloutObjective):
+        raise UserError(f"alignkit.plan cannot rehearse loss={settings.loss.name}, which samples. Plan loss=sft on its model and data.")
     device = device_kind(settings.hardware.accelerator)
     memory = free_memory(device) + (resident_bytes() if device == "cpu" else 0)
     result = forecast(settings, inputs, plan_packing)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import final
 
 from lightning import Trainer
@@ -28,12 +27,9 @@ from alignkit.models.adapters import adapters_off
 from alignkit.models.backbone import Backbone
 from alignkit.models.reference import CachedReference, LiveReference, MovingReference
 from alignkit.models.terminal_states import CachedStates
-from alignkit.modules.alignment import AlignmentModule
+from alignkit.modules.stepping import SteppingModule
 from alignkit.run_dir import Scalar
 from alignkit.settings import RunSettings
-
-LARGER = 4
-"""Token positions of a batch that is only looked at, in those of one that is trained on: no activations are kept."""
 
 
 @final
@@ -86,8 +82,7 @@ class Precomputation:
 
     def _batches(self, examples: Sequence[EncodedExample]) -> Iterator[PackedBatch]:
         packing = self._job.data.steps.packing
-        multiple = packing.multiple if packing.multiple == 1 else LARGER * packing.multiple
-        for batch in micro_batches(examples, replace(packing, tokens=LARGER * packing.tokens, multiple=multiple)):
+        for batch in micro_batches(examples, packing.for_looking()):
             yield move_data_to_device(batch, self._device)
 
 
@@ -97,7 +92,7 @@ def visited(steps: Steps) -> list[EncodedExample]:
     return [steps.examples[index] for index in sorted(positions)]
 
 
-def reference_model(module: AlignmentModule) -> Backbone:
+def reference_model(module: SteppingModule) -> Backbone:
     """The model that is the reference before the first update: the policy where there is no other."""
     reference = module.reference
     if isinstance(reference, LiveReference | MovingReference | CachedReference) and reference.backbone is not None:

@@ -25,7 +25,8 @@ from alignkit.modules.alignment import AlignmentModule
 from alignkit.modules.forward import Parts
 from alignkit.modules.objective import Objective
 from alignkit.modules.recipe import Recipe
-from alignkit.objectives import build_objective
+from alignkit.modules.stepping import SteppingModule
+from alignkit.objectives import AnyObjective, build_objective
 from alignkit.optim import build_optimizer
 from alignkit.settings import RunSettings
 
@@ -34,9 +35,9 @@ class RunInputs(Protocol):
     """What a forecast reads of `assembly.Inputs`."""
 
     @property
-    def module_class(self) -> type[AlignmentModule]: ...
+    def module_class(self) -> type[SteppingModule]: ...
     @property
-    def objective(self) -> Objective: ...
+    def objective(self) -> AnyObjective: ...
     @property
     def config(self) -> PretrainedConfig: ...
     @property
@@ -67,6 +68,8 @@ def build_module(
     backbone = Backbone(lm).use_attention(settings.model.attention, device)
     looked_up, reference = LookedUp(lm, backbone.hidden_width), cast(Reference | None, None)
     objective, named = build_objective(settings.loss, settings.allow_code)
+    assert isinstance(objective, Objective), "nobody knows how to rehearse samples"
+    assert issubclass(inputs.module_class, AlignmentModule)
     if objective.needs_live_reference or (objective.needs_reference and settings.reference.source != "cache"):
         path = settings.reference.path
         if path is None and settings.reference.source != "moving" and settings.model.adapter is not None:

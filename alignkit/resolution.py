@@ -15,6 +15,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from alignkit.errors import UserError, check_range, did_you_mean
 from alignkit.loss_settings import HeadSettings, JointSettings, LossSettings, PartPlace, PartSettings
+from alignkit.rollout_settings import ScorerSettings
+from alignkit.scorers.parts import OF_THE_PART
 from alignkit.settings import DatasetSettings
 
 Record = TypeVar("Record")
@@ -22,12 +24,15 @@ Record = TypeVar("Record")
 LOSSES = "alignkit.losses"
 MODULES = "alignkit.modules"
 SOURCES = "alignkit.data.sources"
+SCORERS = "alignkit.scorers"
 
 JOINT_KEYS = frozenset(field.name for field in dataclasses.fields(JointSettings))
 PART_KEYS = frozenset(("loss", "head", *(field.name for field in dataclasses.fields(PartPlace))))
 """What a part of an objective has beside the options of its loss."""
 PARTS = "parts"
-"""The option that makes an objective a sum."""
+"""The option that makes an objective, or a scorer, a sum."""
+CODE = "callable"
+"""The option of a scorer that names code of the user's own."""
 
 EXPECTED: Mapping[Any, str] = {
     float: "a number",
@@ -78,6 +83,17 @@ def check_allowed(name: str, allow_code: Sequence[str]) -> None:
     if not any(name.startswith(f"{package}.") for package in allow_code):
         package = name.partition(".")[0]
         raise UserError(f"{name!r} names code outside alignkit. If you trust it, type allow_code=[{package}].")
+
+
+def check_code(options: Mapping[str, Any], allow_code: Sequence[str]) -> None:
+    """Refuse options of a scorer that name code which the user did not allow, before it is imported.
+
+    Raises:
+        UserError: with what to type when the code is trusted.
+    """
+    named = options.get(CODE)
+    if isinstance(named, str) and "." in named:
+        check_allowed(named, allow_code)
 
 
 def to_record(record: type[Record], values: Mapping[str, Any], where: str) -> Record:
@@ -200,6 +216,35 @@ def build_source(settings: DatasetSettings, allow_code: Sequence[str] = ()) -> o
         UserError: naming the option that the source refuses.
     """
     return build(SOURCES, settings.source, settings.options, "dataset", allow_code)
+
+
+def build_scorer(settings: ScorerSettings, allow_code: Sequence[str] = ()) -> object:
+    """The scorer's settings, which check their own ranges; no model is loaded. Code of the user's own that they name is imported.
+
+    Raises:
+        UserError: naming the option that the scorer refuses, or code that is not allowed.
+    """
+    options = settings.options
+    check_code(options, allow_code)
+    if PARTS not in options:
+        return build(SCORERS, settings.name, options, "scorer", allow_code)
+    return resolve(SCORERS, settings.name)(
+        parts={name: (part["weight"], build_scorer_part(name, part, allow_code)) for name, part in options[PARTS].items()}
+    )
+
+
+def build_scorer_part(name: str, part: Mapping[str, Any], allow_code: Sequence[str]) -> object:
+    """The scorer of one part of a sum, which `configuration.scorer_settings` has filled.
+
+    Raises:
+        UserError: naming the part and the option that its scorer refuses.
+    """
+    options = {key: value for key, value in part.items() if key not in OF_THE_PART}
+    try:
+        return build_scorer(ScorerSettings(name=part["scorer"], options=options), allow_code)
+    except UserError as error:
+        # A scorer names its fields `scorer.path`, wherever it stands.
+        raise UserError(f"scorer.parts.{name}: {error}") from None
 
 
 def build(kind_package: str, name: str, options: Mapping[str, Any], where: str, allow_code: Sequence[str]) -> object:

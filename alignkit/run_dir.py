@@ -81,6 +81,11 @@ class RunDir:
         """For resuming only."""
         return self.path / "checkpoints"
 
+    @property
+    def last_checkpoint(self) -> Path:
+        """The newest state with optimizer and schedule, beside `best.ckpt`, the best weights by the loss's monitor."""
+        return self.checkpoints / "last.ckpt"
+
     def append_metrics(self, values: Mapping[str, Scalar], *, step: int, epoch: float) -> None:
         """Add one row; earlier rows are never touched, and a row is on disk when this returns."""
         append_jsonl(self.metrics, {"step": step, "epoch": epoch, "time": time.time(), **values})
@@ -101,6 +106,16 @@ def append_jsonl(path: Path, row: Mapping[str, Scalar]) -> None:
     """Append one JSON object as one line."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({k: jsonable(v) for k, v in row.items()}, ensure_ascii=False) + "\n")
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Leave out the rows of later steps, of which a resumed run writes its own. A file that is not there stays so."""
+    if path.exists():
+        with path.open(encoding="utf-8") as file:
+            kept = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= step]
+        draft = path.with_name(f"{path.name}.part")
+        draft.write_text("".join(kept), encoding="utf-8")
+        draft.replace(path)
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Scalar]]:

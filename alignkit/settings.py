@@ -13,6 +13,7 @@ from alignkit.errors import UserError, check_choice, check_range
 from alignkit.loss_settings import LossSettings
 from alignkit.model_settings import ModelSettings, ReferenceSettings
 from alignkit.optimizer_settings import OptimizerSettings, ScheduleSettings
+from alignkit.rollout_settings import RewardSettings, RolloutSettings, ScorerSettings
 
 
 @final
@@ -113,6 +114,8 @@ class ValidationSettings:
     """Held-out prompts that policy and reference continue side by side; 0 for none."""
     sample_tokens: int
     """Longest continuation."""
+    gold: str | None
+    """Option of `scorer=` that scores one sample a held-out prompt at each validation, whatever the objective; null for none."""
 
     def __post_init__(self) -> None:
         check_range("validation.every", self.every, low=1)
@@ -167,6 +170,9 @@ class RunSettings:
     callbacks: CallbackSettings
     batch: BatchSettings
     reference: ReferenceSettings
+    scorer: ScorerSettings
+    rollout: RolloutSettings
+    reward: RewardSettings
     validation: ValidationSettings
     seed: int
     """Of the weights of new heads, the order of the data and everything else that is drawn."""
@@ -178,7 +184,7 @@ class RunSettings:
     debug: bool
     """Show tracebacks of the user's own mistakes too."""
     allow_code: list[str]
-    """Packages outside alignkit that `loss.name`, `loss.module` and `dataset.source` may name."""
+    """Packages outside alignkit that `loss.name`, `loss.module`, `dataset.source`, `scorer.name` and `scorer.callable` may name."""
 
     def __post_init__(self) -> None:
         check_range("steps", self.steps, low=1)

@@ -53,6 +53,13 @@ def run_name(settings: RunSettings) -> str:
     return "-".join([settings.loss.name, settings.model.name, *swept, f"seed{settings.seed}"])
 
 
+def run_id(run: RunDir) -> str | None:
+    """The W&B run of a directory whose training is resumed; None where there is none yet."""
+    folders = [*run.path.glob("wandb/run-*-*"), *run.path.glob("wandb/offline-run-*-*")]
+    newest = max((folder.name.removeprefix("offline-") for folder in folders), default=None)
+    return None if newest is None else newest.split("-")[2]  # run-<time>-<id>, and -1, -2, ... within one second
+
+
 def _start(settings: RunSettings, run: RunDir) -> Any:
     # code, machine and arguments stay here: an argument may hold a secret
     quiet = wandb.Settings(init_timeout=INIT_TIMEOUT, silent=True, console="off", disable_code=True, disable_git=True, x_disable_meta=True)
@@ -66,6 +73,9 @@ def _start(settings: RunSettings, run: RunDir) -> Any:
         "dir": str(run.path),
         "settings": quiet,
     }
+    before = run_id(run)
+    if before is not None:
+        arguments |= {"id": before, "resume": "allow"}
     try:
         return wandb.init(mode=mode(), **arguments)
     except wandb.errors.CommError as error:

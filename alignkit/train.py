@@ -1,4 +1,7 @@
-"""`python -m alignkit.train`: one run, or with `-m` a sweep. Nothing heavy is imported until the config is known to be good."""
+"""`python -m alignkit.train`: one run, with `-m` a sweep, with `resume=DIR` the rest of a run that was stopped.
+
+Nothing heavy is imported until the config is known to be good.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,14 @@ from collections.abc import Sequence
 import hydra
 
 from alignkit import help_page
-from alignkit.command_line import Command, check_buildable, check_models, is_question, read_command, read_flags
+from alignkit.command_line import Command, Job, check_buildable, check_models, is_question, read_command, read_flags
 from alignkit.composition import CONFIG_NAME, VERSION_BASE, one_message
 from alignkit.configuration import conf_dir
 from alignkit.errors import UserError
-from alignkit.job import ending, run_job, show
+from alignkit.job import ending, resume_job, run_job, show
+from alignkit.resumption import run_to_resume
+from alignkit.run_dir import RunDir
+from alignkit.settings import RunSettings
 from alignkit.sweep import conclude, plan, run_sweep_job
 
 
@@ -29,6 +35,9 @@ def main() -> int:
         flags = read_flags(argv)
         if is_question(flags):
             return answer(flags)
+        stopped = run_to_resume(flags)
+        if stopped is not None:
+            return resume(*stopped)
         command = read_command(flags)
         check_models(command.jobs)
         check_buildable(command.jobs)
@@ -39,6 +48,14 @@ def main() -> int:
         code, message = ending(error)
         show(error, code, message, debug="debug=true" in map(str.lower, argv))
         return code
+
+
+def resume(run: RunDir, settings: RunSettings) -> int:
+    """Go on with a run that was stopped."""
+    jobs = [Job(changes=(), settings=settings)]
+    check_models(jobs)
+    check_buildable(jobs)
+    return resume_job(settings, run)
 
 
 def answer(flags: argparse.Namespace) -> int:

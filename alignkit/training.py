@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import resource
 import signal
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,36 +17,46 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger, WandbLogger
 
-from alignkit.assembly import Job, assemble, say
+from alignkit.assembly import Job, assemble, plan_packing, say
 from alignkit.callbacks.certificate import Certificate
+from alignkit.callbacks.checkpoint_files import CheckpointFiles
+from alignkit.callbacks.gold import GoldSamples
 from alignkit.callbacks.gradient_cosine import GradientCosine
-from alignkit.callbacks.interruption import Interruption
+from alignkit.callbacks.interruption import Interruption, Stopped
 from alignkit.callbacks.metrics_log import MetricsLog
 from alignkit.callbacks.progress import Progress
+from alignkit.callbacks.random_states import RandomStates
 from alignkit.callbacks.samples import Continuation, Samples
-from alignkit.errors import DivergedError
+from alignkit.errors import DivergedError, UserError
 from alignkit.hardware import bf16_gain, device_kind, keep_freed_memory
+from alignkit.head_normalization import HeadNormalization
 from alignkit.metrics import VALIDATION, metric
 from alignkit.models.export import save_adapter, save_heads, save_model
+from alignkit.modules.alignment import AlignmentModule
+from alignkit.modules.collector import Collector, Writing
+from alignkit.modules.rollout_module import RolloutModule
+from alignkit.modules.stepping import PROGRESS, SteppingModule
 from alignkit.precomputation import Precomputation
-from alignkit.run_dir import RunDir, Scalar, read_jsonl
+from alignkit.rollouts import build_sampler, gold_settings, open_scorer, surroundings_of
+from alignkit.run_dir import RunDir, Scalar, forget_after, read_jsonl
 from alignkit.settings import RunSettings
 from alignkit.tracking import wandb_logger
 
-LAST = "last.ckpt"
-"""The newest state with optimizer and schedule, beside `best.ckpt`, the best weights by the loss's monitor."""
 NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside lightning 2.6 with torch 2.13
     r"Found \d+ module\(s\) in eval mode at the start of training",  # on purpose: see Backbone
     r"The '\w+_dataloader' does not have many workers",  # a step is packed in milliseconds
     r"Checkpoint directory .* exists and is not empty",
     r"GPU available but not used",
+    r"You're resuming from a checkpoint that ended before the epoch ended",  # the loader is told where to go on
 )
 """Warnings of libraries that would tell a user nothing."""
 
 
-def train(settings: RunSettings, run: RunDir) -> dict[str, Scalar]:
+def train(settings: RunSettings, run: RunDir, *, resume: bool = False) -> dict[str, Scalar]:
     """Train as the settings say and write every file of the run directory. Returns what `results.json` holds.
+
+    With `resume` the run goes on from its newest checkpoint, as if it had never been stopped.
 
     Raises:
         UserError: when the data, the model or their combination cannot work.
@@ -58,38 +69,57 @@ def train(settings: RunSettings, run: RunDir) -> dict[str, Scalar]:
     seed_everything(settings.seed, workers=True, verbose=False)
     if settings.hardware.threads is not None:
         torch.set_num_threads(settings.hardware.threads)
-    with Interruption() as interruption:
+    with Interruption(run.last_checkpoint if settings.callbacks.checkpoints else None) as interruption:
         job = assemble(settings)
         say(job.formula)
         if settings.precision.lightning != "32-true" and device_kind(settings.hardware.accelerator) == "cpu":
             say(precision_line(bf16_gain()))
         with wandb_logger(settings, run) as wandb:
-            results = fit(settings, run, job, interruption, wandb, started=started)
+            results = fit(settings, run, job, interruption, wandb, started=started, resume=resume)
     return results
 
 
 def fit(
-    settings: RunSettings, run: RunDir, job: Job, interruption: Interruption, wandb: WandbLogger | None, *, started: float
+    settings: RunSettings,
+    run: RunDir,
+    job: Job,
+    interruption: Interruption,
+    wandb: WandbLogger | None,
+    *,
+    started: float,
+    resume: bool = False,
 ) -> dict[str, Scalar]:
     """Validate, train, validate, save. Raises what `train` raises, after everything is saved."""
     loggers: list[Logger] = [MetricsLog(run, steps_per_epoch=job.data.steps.steps_per_epoch), *([wandb] if wandb else [])]
-    certificate = Certificate(job.data.steps.examples, terminator=job.inputs.terminator, reference_is_policy=job.models.reference_is_policy)
     samples = build_samples(settings, run, job)
-    trainer = build_trainer(settings, run, job, loggers, [certificate, interruption, samples])
+    checks = []
+    if isinstance(job.module, AlignmentModule):
+        policy_is = job.models.reference_is_policy
+        checks = [Certificate(job.data.steps.examples, terminator=job.inputs.terminator, reference_is_policy=policy_is)]
+    extra = [gold_samples(settings, job)] if settings.validation.gold is not None and isinstance(job.module, AlignmentModule) else []
+    trainer = build_trainer(settings, run, job, loggers, [RandomStates(), *checks, interruption, samples, *extra])
     precomputation = Precomputation(settings, job, trainer)
     precomputation.run(samples)
+    normalization = HeadNormalization(settings, job.module, job.inputs, trainer) if isinstance(job.module, AlignmentModule) else None
+    if normalization is not None:
+        normalization.sample()
     diverged: DivergedError | None = None
-    trainer.validate(job.module, datamodule=job.data, verbose=False)
+    if resume:
+        job.data.steps_done = go_back(run)
+    else:
+        trainer.validate(job.module, datamodule=job.data, verbose=False)
     try:
-        trainer.fit(job.module, datamodule=job.data)
+        trainer.fit(job.module, datamodule=job.data, ckpt_path=str(run.last_checkpoint) if resume else None, weights_only=resume or None)
     except DivergedError as error:
         diverged = error
-    if interruption.received is not None and settings.callbacks.checkpoints:
-        trainer.save_checkpoint(run.checkpoints / LAST)
-    elif diverged is None and job.module.last_validated != job.module.steps_done:
+    except Stopped:
+        pass
+    if interruption.received is None and diverged is None and job.module.last_validated != job.module.steps_done:
         trainer.validate(job.module, datamodule=job.data, verbose=False)
     export(settings, run, job)
-    measured = {**precomputation.results, **certificate.results}
+    measured = {**precomputation.results, **certified(run, job, checks)}
+    if normalization is not None and diverged is None:
+        measured |= normalization.store(run)
     results = collect(run, job, measured, settings.loss.monitor, seconds=time.perf_counter() - started)
     run.write_results(results)
     if wandb is not None:
@@ -97,7 +127,7 @@ def fit(
     if diverged is not None:
         raise diverged
     if interruption.received is not None:
-        raise stopped_by(interruption.received, job.module.steps_done, settings)
+        raise stopped_by(interruption.received, job.module, settings)
     return results
 
 
@@ -116,10 +146,11 @@ def precision_line(gain: float) -> str:
     return f"precision: bf16 products are {gain:.1f} times as fast as float32 ones on this CPU"
 
 
-def stopped_by(received: signal.Signals, steps_done: int, settings: RunSettings) -> BaseException:
+def stopped_by(received: signal.Signals, module: SteppingModule, settings: RunSettings) -> BaseException:
     """What to raise when a signal ended training: its exit code is 130 for Ctrl-C and 143 for SIGTERM."""
-    state = f" and its state in checkpoints/{LAST}" if settings.callbacks.checkpoints else ""
-    message = f"stopped by {received.name} after step {steps_done} of {settings.steps}; the weights are saved in model/{state}."
+    finished = module.last_validated == module.steps_done == settings.steps
+    on = f" Go on with: python -m alignkit.train resume={settings.run_dir}" if settings.callbacks.checkpoints and not finished else ""
+    message = f"stopped by {received.name} after step {module.steps_done} of {settings.steps}; the weights are saved in model/.{on}"
     if received is signal.SIGTERM:
         say(message)
         return SystemExit(143)
@@ -132,6 +163,23 @@ def build_samples(settings: RunSettings, run: RunDir, job: Job) -> Samples:
     prompts = [job.inputs.prepared.encoder.encode_prompt(example, room) for example in examples]
     continuation = Continuation(tokenizer=job.inputs.tokenizer, terminator=job.inputs.terminator, tokens=settings.validation.sample_tokens)
     return Samples(run, prompts, continuation)
+
+
+def gold_samples(settings: RunSettings, job: Job) -> GoldSamples:
+    """What scores held-out samples of a policy that samples nothing itself.
+
+    Raises:
+        UserError: when the scorer cannot be opened.
+    """
+    assert settings.validation.gold is not None
+    surroundings = surroundings_of(settings, job.inputs, job.models, plan_packing)
+    collector = Collector(
+        sampler=build_sampler(settings, job.models.parts.backbone, job.inputs.terminator),
+        scorer=open_scorer(gold_settings(settings.validation.gold), settings, surroundings),
+        reward=settings.reward,
+        writing=Writing(tokenizer=job.inputs.tokenizer, terminator=job.inputs.terminator, packing=job.data.steps.packing.for_looking()),
+    )
+    return GoldSamples(collector, job.inputs.prepared.validation, seed=settings.seed)
 
 
 def build_trainer(settings: RunSettings, run: RunDir, job: Job, loggers: list[Logger], callbacks: list[Any]) -> Trainer:
@@ -147,20 +195,21 @@ def build_trainer(settings: RunSettings, run: RunDir, job: Job, loggers: list[Lo
         common: dict[str, Any] = {"dirpath": run.checkpoints, "enable_version_counter": False}
         callbacks += [
             ModelCheckpoint(filename="best", monitor=settings.loss.monitor, mode=mode, save_weights_only=True, **common),
-            ModelCheckpoint(filename=LAST.removesuffix(".ckpt"), **common),
+            ModelCheckpoint(filename=run.last_checkpoint.stem, **common),
         ]
     return Trainer(
         accelerator=settings.hardware.accelerator,
         devices=1,
         precision=settings.precision.lightning,  # type: ignore[arg-type]
         max_epochs=1,
-        max_steps=settings.steps,
+        max_steps=-1,  # the loader ends after `steps`; Lightning would count the optimiser steps of PPO's epochs
         val_check_interval=min(settings.validation.every, settings.steps),
         num_sanity_val_steps=0,
         log_every_n_steps=1,
         inference_mode=False,  # metric states that validation makes are read outside of it
         logger=loggers,
         callbacks=callbacks,
+        plugins=[CheckpointFiles()],
         enable_checkpointing=settings.callbacks.checkpoints,
         enable_progress_bar=settings.callbacks.progress_bar,
         enable_model_summary=False,
@@ -177,10 +226,37 @@ def export(settings: RunSettings, run: RunDir, job: Job) -> None:
         save_heads(run, job.module.heads, terminator=job.inputs.terminator, tokenizer=job.inputs.tokenizer)
 
 
+def go_back(run: RunDir) -> int:
+    """The step that a run goes on from: that of its newest checkpoint. What it has written of later ones is forgotten.
+
+    Raises:
+        UserError: when there is no checkpoint that can be read.
+    """
+    try:
+        checkpoint = torch.load(run.last_checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        steps_done = int(checkpoint[PROGRESS]["steps_done"])
+    except (OSError, RuntimeError, KeyError, pickle.UnpicklingError, EOFError) as error:
+        raise UserError(f"resume = {run.path}: {run.last_checkpoint.name} cannot be read ({type(error).__name__}: {error})") from None
+    for file in (run.metrics, run.samples):
+        forget_after(file, steps_done)
+    say(f"resume: from step {steps_done}")
+    return steps_done
+
+
+def certified(run: RunDir, job: Job, checks: Sequence[Certificate]) -> dict[str, Scalar]:
+    """What was checked before the first update or in it."""
+    if isinstance(job.module, RolloutModule):
+        return {f"certificate/{name}": value for name, value in job.module.certificate.items()}
+    return {name: value for check in checks for name, value in check.results.items()}
+
+
 def collect(run: RunDir, job: Job, measured: Mapping[str, Scalar], monitor: str, *, seconds: float) -> dict[str, Scalar]:
     """The flat object of `results.json`: `start/val/*`, `val/*` (final), `best/<monitor>`, costs, fingerprints and counts."""
     rows = [row for row in read_jsonl(run.metrics) if any(name.startswith(VALIDATION) for name in row)]
-    first, last = (({name: row[name] for name in row if name.startswith(VALIDATION)}) for row in (rows[0], rows[-1]))
+    first, last = (
+        {name: value for row in rows if row["step"] == end["step"] for name, value in row.items() if name.startswith(VALIDATION)}
+        for end in (rows[0], rows[-1])
+    )
     watched = [value for row in rows if isinstance(value := row.get(monitor), int | float)]
     best = (min if metric(monitor.removeprefix(VALIDATION)).better == "lower" else max)(watched) if watched else None
     return {
@@ -192,7 +268,8 @@ def collect(run: RunDir, job: Job, measured: Mapping[str, Scalar], monitor: str,
         "steps": job.module.steps_done,
         "seconds": seconds,
         "training_seconds": job.module.training_seconds,
-        "seconds_per_pair": job.module.training_seconds / max(1, job.module.examples_done),
+        f"seconds_per_{'episode' if isinstance(job.module, RolloutModule) else 'pair'}": job.module.training_seconds
+        / max(1, job.module.examples_done),
         "tokens_per_second": job.module.tokens_done / max(1e-9, job.module.training_seconds),
         "peak_memory_bytes": peak_memory(job.module.device),
         "layout": job.data.steps.packing.layout,

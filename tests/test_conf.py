@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import typing
 from pathlib import Path
 from typing import Any
@@ -12,31 +13,44 @@ import pytest
 import yaml
 
 from alignkit.command_line import precheck
+from alignkit.composition import PIPELINE
 from alignkit.configuration import conf_dir
 from alignkit.help_page import head_comment
 from alignkit.loss_settings import HeadSettings
 from alignkit.metrics import METRICS, VALIDATION
 from alignkit.modules.term_kinds import reads_head
 from alignkit.optimizer_settings import OPTIMIZER_SETTINGS
-from alignkit.resolution import LOSSES, PARTS, SOURCES, loss_fields, resolve
+from alignkit.resolution import LOSSES, PARTS, SCORERS, SOURCES, build_scorer, loss_fields, resolve
+from alignkit.rollout_settings import NO_SCORER
+from alignkit.scorers.scorer import ScorerKind
 from alignkit.settings import DatasetSettings, RunSettings
 
 FILES = sorted(conf_dir().rglob("*.yaml"))
-OPTIONS = [(file.parent.name, file.stem) for file in FILES if file.parent != conf_dir()]
+OPTIONS = [(file.parent.name, file.stem) for file in FILES if file.parent not in (conf_dir(), conf_dir() / PIPELINE)]
 ALIASES = {"reward": "bradley_terry"}
 LABELS = {"reference": "source"}
 """The key that tells an option, where it is not `name`."""
 MISSING = {
     "composite": ["loss.parts={a: {loss: dpo}, b: {loss: sft, weight: 0.1}}"],
+    "head": ["scorer.path=RUN"],
     "hf": ["model.path=DIR"],
+    "http": ["scorer.url=http://127.0.0.1:8000/score"],
+    "implicit": ["scorer.path=RUN"],
     "mixture": ["dataset.parts={a: {source: hh_rlhf}}"],
+    "python": ["scorer.callable=math.dist", "allow_code=[math]"],
+    "regex": ["scorer.pattern=x"],
     "tiny_sft": ["model.path=DIR"],
+    "weighted": ["scorer.parts={a: {scorer: vader}}"],
 }
 """What an option leaves to the user."""
 NOT_LOSSES = {"__init__", "outputs", "families"}
+NOBODY = {NO_SCORER}
+"""Of the scorers, the one that has no class."""
 
 HINTS = typing.get_type_hints(RunSettings)
-PLAIN_GROUPS = [name for name, hint in HINTS.items() if dataclasses.is_dataclass(hint) and name not in ("loss", "dataset", "optimizer")]
+PLAIN_GROUPS = [
+    name for name, hint in HINTS.items() if dataclasses.is_dataclass(hint) and name not in ("loss", "dataset", "optimizer", "scorer")
+]
 
 
 def read(group: str, option: str) -> dict[str, Any]:
@@ -93,6 +107,22 @@ def test_every_loss_has_a_file() -> None:
 def test_a_dataset_file_has_the_fields_of_its_source(dataset: str) -> None:
     own = read("dataset", dataset)
     assert own.keys() == (field_names(DatasetSettings) - {"options"}) | field_names(resolve(SOURCES, own["source"]))
+
+
+@pytest.mark.parametrize("scorer", sorted({*options("scorer")} - NOBODY))
+def test_a_scorer_file_has_the_fields_of_its_class(scorer: str) -> None:
+    kind = resolve(SCORERS, scorer)
+    assert issubclass(kind, ScorerKind)
+    assert read("scorer", scorer).keys() == {"name", *field_names(kind)}
+    (settings,) = precheck([f"scorer={scorer}", *MISSING.get(scorer, [])])
+    assert type(build_scorer(settings.scorer, settings.allow_code)) is kind
+
+
+def test_every_scorer_has_a_file() -> None:
+    folder = Path(str(inspect.getfile(resolve(SCORERS, "vader")))).parent
+    names = {file.stem for file in folder.glob("*.py")}
+    kinds = {name for name in names if re.search(r"^class \w+\((Text|Model)?Scorer(Kind)?\):", (folder / f"{name}.py").read_text(), re.M)}
+    assert kinds - {"scorer"} == set(options("scorer")) - NOBODY
 
 
 @pytest.mark.parametrize("optimizer", options("optimizer"))

@@ -12,9 +12,20 @@ PACKAGE = Path(__file__).resolve().parents[1] / "alignkit"
 FILES = sorted(PACKAGE.rglob("*.py"))
 TOP = 4
 FLOORS = {
-    0: ("errors", "settings", "loss_settings", "model_settings", "optimizer_settings", "metrics", "run_dir", "batches"),
-    1: ("logps", "advantages", "losses"),
-    2: ("models", "data", "caches", "rollout", "judges", "hub", "lab"),
+    0: (
+        "errors",
+        "settings",
+        "loss_settings",
+        "model_settings",
+        "optimizer_settings",
+        "rollout_settings",
+        "generate_settings",
+        "metrics",
+        "run_dir",
+        "batches",
+    ),
+    1: ("logps", "advantages", "trust_region", "best_of_n", "rejection", "losses"),
+    2: ("models", "data", "scorers", "sampling", "caches", "rollout", "judges", "hub", "lab"),
     3: ("modules", "callbacks", "evaluation", "optim", "hardware"),
 }
 """The rest of the top level is floor 4. `lab` is a side tower that stands on floor 2; `analysis` is one that stands on floor 0."""

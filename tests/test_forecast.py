@@ -12,7 +12,7 @@ import torch
 from alignkit import precomputation
 from alignkit.assembly import Inputs, plan_packing, read_inputs
 from alignkit.command_line import precheck
-from alignkit.forecast import GAPS, LARGER, Seconds, forecast, needs_checkpointing, peak_memory, read_load, run_steps
+from alignkit.forecast import GAPS, Seconds, forecast, needs_checkpointing, peak_memory, read_load, run_steps
 from alignkit.models.backbone import Backbone
 from alignkit.rehearsal import (
     ACTIVATIONS,
@@ -172,10 +172,6 @@ def test_checkpointing_is_needed_where_the_run_would_not_fit_otherwise(inputs):
     without = total(peak_memory(settings, inputs, plan_packing, checkpointing=False))
     assert not needs_checkpointing(settings, inputs, plan_packing, without)
     assert needs_checkpointing(settings, inputs, plan_packing, without - 1)
-
-
-def test_what_comes_before_training_is_rehearsed_in_its_own_size():
-    assert LARGER == precomputation.LARGER
 
 
 def test_the_largest_tokens_that_fit_are_where_the_peak_meets_the_memory(inputs):

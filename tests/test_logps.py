@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from alignkit import logps
-from alignkit.logps import completion_lengths, completion_sums, token_divergences, token_scores
+from alignkit.logps import completion_lengths, completion_sums, token_divergences, token_entropies, token_scores
 from alignkit.losses.families import DivergenceLoss
 from alignkit.losses.forward_kl import ForwardKL
 from alignkit.losses.reverse_kl import ReverseKL
@@ -234,3 +236,61 @@ def test_models_of_other_tokens_or_another_vocabulary_are_refused():
         token_divergences(*policy, reference[0][:10], *reference[1:], ForwardKL())
     with pytest.raises(ValueError, match="vocabulary has 7 rows, the reference's 6"):
         token_divergences(*policy, reference[0], reference[1][:6], reference[2][:6], ForwardKL())
+
+
+def entropies_directly(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    probabilities = torch.nn.functional.linear(hidden, weight, bias).softmax(-1)
+    return -(probabilities * probabilities.log()).sum(-1)
+
+
+def test_entropies_of_known_distributions():
+    # equal logits: ln 4; (1/2, 1/4, 1/4): 3/2 ln 2; one token alone: 0
+    logits = torch.tensor([[1.0, 1.0, 1.0, 1.0], [math.log(2), 0.0, 0.0, -1e4], [0.0, -1e4, -1e4, -1e4]])
+    entropies = token_entropies(logits, torch.eye(4), None)
+    assert entropies.tolist() == pytest.approx([math.log(4), 1.5 * math.log(2), 0.0], abs=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 50, 10**9])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_chunks_equal_the_plain_entropy_forward_and_backward(chunk, with_bias, monkeypatch):
+    monkeypatch.setattr(logps, "CHUNK_ELEMENTS", chunk)
+    policy, _ = two_models(with_bias=with_bias)
+    leaves = [leaf for leaf in policy if leaf is not None]
+    ours, plain = token_entropies(*policy), entropies_directly(*policy)
+    assert torch.allclose(ours, plain, atol=1e-12)
+    mix = torch.randn(11, dtype=torch.float64)
+    for got, expected in zip(
+        torch.autograd.grad((ours * mix).sum(), leaves), torch.autograd.grad((plain * mix).sum(), leaves), strict=True
+    ):
+        assert torch.allclose(got, expected, atol=1e-12)
+
+
+def test_entropies_pass_gradcheck_in_float64():
+    (hidden, weight, bias), _ = two_models(tokens=3, vocabulary=5)
+    assert torch.autograd.gradcheck(token_entropies, (hidden, weight, bias))
+
+
+def test_entropies_keep_no_matrix_for_the_backward_pass_and_make_none_of_the_whole_batch(monkeypatch):
+    monkeypatch.setattr(logps, "CHUNK_ELEMENTS", 4 * 50)
+    sizes: list[int] = []
+    original = torch.nn.functional.linear
+
+    def spy(*args):
+        output = original(*args)
+        sizes.append(output.numel())
+        return output
+
+    monkeypatch.setattr(logps.F, "linear", spy)
+    policy, _ = two_models(tokens=64, vocabulary=50, dtype=torch.float32)
+    token_entropies(*policy).sum().backward()
+    assert max(sizes) == 4 * 50
+
+
+def test_entropies_under_autocast_are_float32_of_rounded_products():
+    policy, _ = two_models(dtype=torch.float32)
+    rounded = policy[0].to(torch.bfloat16) @ policy[1].to(torch.bfloat16).T
+    logps_of = (rounded.float() + policy[2]).log_softmax(-1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = token_entropies(*policy)
+    assert mixed.dtype == torch.float32
+    assert torch.allclose(mixed, -(logps_of.exp() * logps_of).sum(-1), rtol=1e-6, atol=1e-6)

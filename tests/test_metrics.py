@@ -7,12 +7,14 @@ import pytest
 from alignkit import metrics
 from alignkit.callbacks.metrics_log import MetricsLog
 from alignkit.metrics import METRICS, TRAIN, VALIDATION, metric
-from alignkit.modules.alignment import PROGRESS
+from alignkit.modules.alignment import SHOWN
 from alignkit.run_dir import RunDir, read_jsonl
 
 OBJECTIVES = ("sft", "bradley_terry", "dpo", "con_dph", "joint_con_dph")
 """One for each set of names; `regression` and a probe of gradients, which have names of their own, are tested where they are made."""
 ELSEWHERE = {"ratings/error", "gradients/cosine"}
+OF_SAMPLES = ("objective/", "policy/", "value/", "rollout/", "reward/", "trust_region/", "ptx/", "seconds/")
+"""Beginnings of the names that objectives on samples log; tests/modules/test_rollout_metrics.py sees that they do."""
 VALIDATION_ONLY = {"rewards/calibration_error", "rewards/length_correlation", "logps/chosen_change", "logps/chosen_fell"}
 STEP_ONLY = {"learning_rate", "gradient_norm", "throughput/tokens_per_second", "throughput/padding_fraction"}
 
@@ -23,7 +25,7 @@ def constants() -> dict[str, str]:
 
 
 def test_every_constant_is_a_name_of_its_own_and_every_name_has_a_constant(constants):
-    names = [value for constant, value in constants.items() if constant not in ("TRAIN", "VALIDATION", "TERM_LOSS")]
+    names = [value for constant, value in constants.items() if constant not in ("TRAIN", "VALIDATION", "TERM_LOSS", "SCORE_PART")]
     assert len(names) == len(set(names)) == len(METRICS)
     assert set(names) == METRICS.keys()
     assert all(entry.name == name for name, entry in METRICS.items())
@@ -55,11 +57,21 @@ def test_every_metric_has_a_direction_a_unit_and_a_meaning():
     ],
 )
 def test_directions(direction, names):
-    assert {name for name, entry in METRICS.items() if entry.better == direction} == names
+    assert {name for name, entry in METRICS.items() if entry.better == direction and not name.startswith(OF_SAMPLES)} == names
+
+
+def test_directions_of_samples():
+    directions = {
+        direction: {n for n, m in METRICS.items() if m.better == direction and n.startswith(OF_SAMPLES)}
+        for direction in ("higher", "lower")
+    }
+    assert directions["higher"] >= {"objective/scores", "objective/rlhf_reward", "objective/gold", "rollout/terminated"}
+    assert directions["lower"] >= {"value/loss", "ptx/loss", "rollout/sampler_error", "seconds/sampling", "seconds/update"}
+    assert not directions["higher"] & {"objective/kl", "objective/entropy", "rollout/length", "policy/approx_kl"}
 
 
 def test_the_progress_bar_shows_metrics():
-    assert set(PROGRESS) <= METRICS.keys()
+    assert set(SHOWN) <= METRICS.keys()
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +101,14 @@ def test_every_logged_name_is_in_the_table(objective_name, logged):
 
 def test_every_name_in_the_table_is_logged_by_some_objective(logged):
     names = {name for rows in logged.values() for name in set().union(*rows)}
-    assert names - {"loss/head", "loss/dpo"} == METRICS.keys() - ELSEWHERE
+    assert names - {"loss/head", "loss/dpo"} == {name for name in METRICS.keys() - ELSEWHERE if not name.startswith(OF_SAMPLES)}
 
 
 def test_a_name_of_a_term_is_that_of_the_table_with_the_term():
     assert metric("loss/nll").better == "lower"
     assert metric("harmless/rewards/margins").better == "higher"
     assert metric("harmless/rewards/margins").meaning.endswith("(harmless)")
+    assert metric("scores/kindness").better == "higher"
     for name in ("nothing", "harmless/nothing"):
         with pytest.raises(KeyError):
             metric(name)

@@ -13,7 +13,7 @@ from alignkit.configuration import config_yaml
 from alignkit.errors import UserError
 from alignkit.run_dir import RunDir
 from alignkit.settings import RunSettings
-from alignkit.tracking import mode, run_name, wandb_logger
+from alignkit.tracking import mode, run_id, run_name, wandb_logger
 
 
 def job(folder: Path, *overrides: str) -> tuple[RunSettings, RunDir]:
@@ -87,3 +87,22 @@ def test_a_name_holds_what_a_sweep_varies(tmp_path):
     settings, _ = job(tmp_path / "run", "loss=dpo", "seed=7")
     assert run_name(settings) == "dpo-tiny-beta0.1-seed7"
     assert run_name(dataclasses.replace(settings, seed=8)) == "dpo-tiny-beta0.1-seed8"
+
+
+def test_a_resumed_run_goes_on_under_the_same_id(nobody, tmp_path):
+    settings, run = job(tmp_path / "run")
+    seen = []
+    for step in range(3):
+        with wandb_logger(settings, run) as logger:
+            assert logger is not None
+            seen.append(logger.experiment.id)
+            logger.log_metrics({"val/loss": 1.0}, step=step)
+    assert seen == [seen[0]] * 3
+
+
+def test_the_newest_run_of_a_directory_is_the_one_that_goes_on(tmp_path):
+    run = RunDir.create(tmp_path / "run")
+    assert run_id(run) is None
+    for name in ("offline-run-20260102_000000-bbbb2222", "run-20260101_000000-aaaa1111", "latest-run"):
+        (run.path / "wandb" / name).mkdir(parents=True)
+    assert run_id(run) == "bbbb2222"

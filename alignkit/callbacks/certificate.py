@@ -53,8 +53,16 @@ class Certificate(Callback):
         self._reference_is_policy = reference_is_policy
         self.results: dict[str, float | int] = {}
 
+    def state_dict(self) -> dict[str, float | int]:
+        return self.results
+
+    def load_state_dict(self, state_dict: dict[str, float | int]) -> None:
+        self.results = state_dict
+
     @torch.no_grad()
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.results:
+            return  # of a run that is resumed, whose first update is long past
         assert isinstance(pl_module, AlignmentModule)
         steps = trainer.datamodule.steps  # type: ignore[attr-defined]
         batch: PackedBatch = trainer.strategy.batch_to_device(steps[0].micro_batches[0])

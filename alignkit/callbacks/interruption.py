@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self, final
 
@@ -12,14 +13,22 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @final
+class Stopped(Exception):  # noqa: N818  a wish of the user's, no failure
+    """Training ends here, between two steps, because of a signal. The state is saved."""
+
+
+@final
 class Interruption(Callback):
     """Stops training between two steps: a handler that saved at once could save half an optimiser step.
 
-    As a context manager it holds the signals' handlers, as a callback it stops the trainer. Outside of training, and at the
-    second signal, the process ends at once with the signal's exit code. Not by KeyboardInterrupt, of which Lightning makes exit code 1.
+    As a context manager it holds the signals' handlers, as a callback it saves the state and raises `Stopped`: Lightning's own
+    `should_stop` would validate first, at a step where the run that is not stopped does not. Outside of training, and at the second
+    signal, the process ends at once with the signal's exit code. Not by KeyboardInterrupt, of which Lightning makes exit code 1.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, checkpoint: Path | None = None) -> None:
+        """`checkpoint`: where the state is saved; None saves none."""
+        self.checkpoint = checkpoint
         self.received: signal.Signals | None = None
         """The signal that ended training."""
         self._training = False
@@ -40,14 +49,25 @@ class Interruption(Callback):
         self._training = True
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.received is not None:
-            trainer.should_stop = True
+        # Where a validation is due it comes first, as in a run that is not stopped.
+        due = trainer.val_check_batch is not None and (batch_idx + 1) % trainer.val_check_batch == 0
+        if self.received is not None and not due:
+            self._stop(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.received is not None and self._training:
+            self._stop(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._training = False
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._training = False
+
+    def _stop(self, trainer: Trainer) -> None:
+        if self.checkpoint is not None:
+            trainer.save_checkpoint(self.checkpoint)
+        raise Stopped
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self._training or self.received is not None:

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import WandbLogger
 from transformers import PreTrainedTokenizerBase
 
 from alignkit.models.backbone import Backbone
-from alignkit.modules.alignment import AlignmentModule
+from alignkit.modules.stepping import SteppingModule
 from alignkit.run_dir import RunDir, Scalar, append_jsonl
 
 
@@ -67,7 +67,7 @@ class Samples(Callback):
             self._reference = self._continue(reference, self._prompts)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, AlignmentModule)
+        assert isinstance(pl_module, SteppingModule)
         if trainer.sanity_checking or not self._prompts:
             return
         with trainer.precision_plugin.forward_context():

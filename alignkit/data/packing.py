@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeAlias, final
+from dataclasses import dataclass, replace
+from typing import Self, TypeAlias, final
 
 from alignkit.batches import Layout
 
 Row: TypeAlias = list[int]
 """Positions, in the list that was packed, of the items in one row."""
+
+
+LOOKING = 4
+"""Token positions of a batch that is only looked at, in those of one that is trained on."""
 
 
 @final
@@ -25,6 +29,11 @@ class Packing:
     None for attention that does not: one row a micro-batch, in which nothing is padded."""
     multiple: int = 1
     """Packed rows are padded to a multiple of this, so that there are few shapes to compile for."""
+
+    def for_looking(self) -> Self:
+        """The same for batches that are only looked at: larger, for no activations are kept."""
+        multiple = self.multiple if self.multiple == 1 else LOOKING * self.multiple
+        return replace(self, tokens=LOOKING * self.tokens, multiple=multiple)
 
 
 def pack_rows(lengths: Sequence[int], capacity: int) -> list[Row]:

@@ -15,7 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from alignkit.batches import Layout, PackedBatch
 from alignkit.errors import UserError
-from alignkit.logps import TokenScores, token_scores
+from alignkit.logps import TokenScores, token_entropies, token_scores
 from alignkit.models.attention import additive_mask, why_not_packed
 from alignkit.models.flex_attention import block_mask
 from alignkit.models.packed_attention import Attention, use_attention
@@ -125,11 +125,26 @@ class Backbone(nn.Module):
                 )
         return states
 
-    def token_scores(self, hidden: Tensor, batch: PackedBatch) -> TokenScores:
-        """Log-probs [N] of the batch's completion tokens; `hidden` [R * T, D] comes from `hidden_states`."""
+    def token_scores(self, hidden: Tensor, batch: PackedBatch, *, temperature: float = 1.0) -> TokenScores:
+        """Log-probs [N] of the batch's completion tokens under softmax(logits / temperature); `hidden` [R * T, D] comes from
+        `hidden_states`."""
+        return token_scores(*self._vocabulary(hidden, batch, temperature), batch.target_ids)
+
+    def token_entropies(self, hidden: Tensor, batch: PackedBatch, *, temperature: float = 1.0) -> Tensor:
+        """Entropies [N], nats, of what the batch's completion tokens were drawn from."""
+        return token_entropies(*self._vocabulary(hidden, batch, temperature))
+
+    def _vocabulary(self, hidden: Tensor, batch: PackedBatch, temperature: float) -> tuple[Tensor, Tensor, Tensor | None]:
         head = self.lm.get_output_embeddings()
-        states = hidden.index_select(0, batch.predictor_index)
-        return token_scores(states, head.weight, getattr(head, "bias", None), batch.target_ids)
+        states, bias = hidden.index_select(0, batch.predictor_index), getattr(head, "bias", None)
+        if temperature != 1.0:  # logits are linear in both
+            states, bias = states / temperature, None if bias is None else bias / temperature
+        return states, head.weight, bias
+
+    def next_token_logits(self, states: Tensor) -> Tensor:
+        """[B, V] of hidden states [B, D], as the model itself computes them."""
+        logits: Tensor = self.lm.get_output_embeddings()(states)
+        return logits
 
     def _run(self, batch: PackedBatch, **options: Any) -> Any:
         if batch.layout == "packed":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol, final
 
 import torch
@@ -43,6 +43,11 @@ class LiveReference(nn.Module):
         """The model and its hidden states [R * T, D], for what log-probs of single tokens do not say."""
         return self.backbone, self.backbone.hidden_states(batch)
 
+    @torch.no_grad()
+    def hidden_layers(self, batch: PackedBatch, layers: Sequence[int]) -> list[Tensor]:
+        """[R * T, D] of each of `layers`, for heads of the same weights."""
+        return self.backbone.hidden_layers(batch, layers)
+
 
 @final
 class AdapterOffReference:
@@ -65,6 +70,12 @@ class AdapterOffReference:
         """The model and its hidden states [R * T, D]; the output embedding, which reads them, has no adapter."""
         with adapters_off(self.backbone):
             return self.backbone, self.backbone.hidden_states(batch)
+
+    @torch.no_grad()
+    def hidden_layers(self, batch: PackedBatch, layers: Sequence[int]) -> list[Tensor]:
+        """[R * T, D] of each of `layers`, for heads of the same weights."""
+        with adapters_off(self.backbone):
+            return self.backbone.hidden_layers(batch, layers)
 
 
 @final

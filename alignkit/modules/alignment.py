@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast, final
 
-import torch
-from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.optim.lr_scheduler import LRScheduler
 
 from alignkit.batches import PackedBatch, StepBatch
-from alignkit.errors import DivergedError
 from alignkit.metrics import (
     ACCURACIES,
     GRADIENT_NORM,
@@ -28,58 +22,38 @@ from alignkit.metrics import (
     TRAIN,
     VALIDATION,
 )
-from alignkit.models.reference import MovingReference, Reference, check_reference
+from alignkit.models.reference import MovingReference, Reference
 from alignkit.modules.counted_means import CountedMeans
 from alignkit.modules.diagnostics import Diagnostics
 from alignkit.modules.forward import Forward, Parts
 from alignkit.modules.objective import Evaluation, Objective
 from alignkit.modules.recipe import Recipe
-from alignkit.optim import build_optimizer, build_schedule
+from alignkit.modules.stepping import SteppingModule
 
 TERMS = "alignkit/terms"
 START = "alignkit/start"
-REFERENCE = "alignkit/reference_fingerprint"
-"""Keys of a checkpoint: what terms keep from step to step, what validations are compared with, whom the run began against."""
-PROGRESS = (LOSS, MARGINS, ACCURACIES, TOKEN_ACCURACY)
+MEANS = "alignkit/train_means"
+"""Keys of a checkpoint: what terms keep from step to step, what validations are compared with, training rows half way."""
+SHOWN = (LOSS, MARGINS, ACCURACIES, TOKEN_ACCURACY)
 """What the progress bar shows, where an objective has it."""
 
 
 @final
-class AlignmentModule(LightningModule):
+class AlignmentModule(SteppingModule):
     """Trains any weighted sum of terms: supervised fine-tuning, reward models, the DPO family, direct preference heads.
 
     Optimises by hand, in one place: forward and backward per micro-batch, clip, step. Every loss is a sum over the micro-batch
     divided by the count of the *global* batch, so that the cut into micro-batches and devices changes nothing.
     """
 
-    automatic_optimization = False
-
     def __init__(self, *, parts: Parts, recipe: Recipe, objective: Objective, reference_fingerprint: str | None = None) -> None:
-        """`reference_fingerprint`: of the reference's weights before the first update; a checkpoint of another one is refused."""
-        super().__init__()
-        self.reference_fingerprint = reference_fingerprint
-        self.backbone = parts.backbone
-        self.heads = parts.heads
-        self.reference = parts.reference
-        self.states = parts.states
-        self.recipe = recipe
+        super().__init__(parts=parts, recipe=recipe, reference_fingerprint=reference_fingerprint)
         self.objective = objective
         self.train_means = CountedMeans(objective.metric_names)
         self.validation_means = CountedMeans(objective.metric_names)
         self.diagnostics = Diagnostics()
-        self.steps_done = 0
-        self.last_validated = -1
-        """`steps_done` at the newest validation."""
-        self.examples_done = self.tokens_done = 0
-        self.training_seconds = 0.0
-        """Of training steps alone: no validation, no start."""
         self._clock = 0.0
         self._tokens = self._filled = self._positions = 0
-
-    @property
-    def parts(self) -> Parts:
-        """The models."""
-        return Parts(backbone=self.backbone, heads=self.heads, reference=self.reference, states=self.states)
 
     def forward_of(self, batch: PackedBatch, reference: Reference | None = None) -> Forward:
         """A micro-batch under the module's models, or against another reference."""
@@ -101,7 +75,7 @@ class AlignmentModule(LightningModule):
             self.train_means.update(evaluation.metrics)
             self._positions += batch.input_ids.numel()
         self.objective.after_step()
-        norm = self._clip()
+        norm = self.clip_gradients_by_norm()
         rate = optimizer.param_groups[0]["lr"]
         optimizer.step()
         optimizer.zero_grad()
@@ -131,42 +105,18 @@ class AlignmentModule(LightningModule):
         self.log_dict(values, logger=False)
         self.emit(values)
 
-    def emit(self, values: Mapping[str, float]) -> None:
-        """Hand metrics to every logger, under the number of optimiser steps done."""
-        for logger in self.trainer.loggers:
-            logger.log_metrics(dict(values), step=self.steps_done)
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        trunk = dict(self.backbone.named_parameters())
-        optimizer = build_optimizer(self.recipe.optimizer, trunk=trunk, heads=self.heads.parameters())
-        schedule = build_schedule(self.recipe.schedule, optimizer, self.recipe.steps)
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # A reference that stands still is rebuilt from its own source; a checkpoint holds what training changes.
-        checkpoint["state_dict"] = {key: value for key, value in checkpoint["state_dict"].items() if not self._rebuilt(key)}
-        checkpoint[REFERENCE] = self.reference_fingerprint
+        super().on_save_checkpoint(checkpoint)
         checkpoint[TERMS], checkpoint[START] = self.objective.state(), self.diagnostics.state()
+        # Means of the steps since the last training row; the tokens behind its throughput are not worth keeping.
+        checkpoint[MEANS] = {name: getattr(self.train_means, name).clone() for name in ("sums", "counts")}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_reference(checkpoint[REFERENCE], self.reference_fingerprint)
-        checkpoint["state_dict"] |= {key: value for key, value in self.state_dict().items() if self._rebuilt(key)}
+        super().on_load_checkpoint(checkpoint)
         self.objective.load_state(checkpoint[TERMS])
         self.diagnostics.load_state(checkpoint[START])
-
-    def _rebuilt(self, key: str) -> bool:
-        return key.startswith("reference.") and not isinstance(self.reference, MovingReference)
-
-    def _clip(self) -> float:
-        """Clip the gradient and refuse one that is not finite, before it can reach the weights."""
-        parameters = [parameter for parameter in (*self.backbone.parameters(), *self.heads.parameters()) if parameter.grad is not None]
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optimizer.clip_norm or float("inf")))
-        if not math.isfinite(norm):
-            raise DivergedError(
-                f"step {self.steps_done + 1}: the gradient norm is {norm}. The weights are those of step {self.steps_done}. "
-                f"Try a smaller learning rate: optimizer.lr={self.recipe.optimizer.lr / 10:g}"
-            )
-        return norm
+        for name, value in checkpoint[MEANS].items():
+            getattr(self.train_means, name).copy_(value)
 
     def _log_training(self, rate: float, norm: float) -> None:
         values = self.objective.with_total(self.train_means.compute())
@@ -179,4 +129,4 @@ class AlignmentModule(LightningModule):
         self.train_means.reset()
         self._clock, self._tokens, self._filled, self._positions = 0.0, 0, 0, 0
         self.emit({TRAIN + name: value for name, value in values.items()})
-        self.log_dict({name: values[name] for name in PROGRESS if name in values}, prog_bar=True, logger=False)
+        self.log_dict({name: values[name] for name in SHOWN if name in values}, prog_bar=True, logger=False)

@@ -1,23 +1,24 @@
-"""The one data module: encoded examples as steps for training and as packed batches for validation."""
+"""The data modules: encoded examples as steps for training and as batches for validation; or their prompts alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import final
 
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from alignkit.batches import PackedBatch, StepBatch
 from alignkit.data.collate import micro_batches
 from alignkit.data.examples import EncodedExample
 from alignkit.data.packing import Packing
+from alignkit.data.prompts import PromptBatch, PromptSteps
 from alignkit.data.steps import Steps
 
 
 @final
 class PreferenceDataModule(LightningDataModule):
-    """Serves every objective: what they read of an example differs, how it is laid out does not."""
+    """Serves every objective on given completions: what they read of an example differs, how it is laid out does not."""
 
     def __init__(
         self,
@@ -33,9 +34,44 @@ class PreferenceDataModule(LightningDataModule):
         super().__init__()
         self.steps = Steps(train, pairs=pairs, steps=steps, seed=seed, packing=packing, mismatched=mismatched)
         self.validation_batches = micro_batches(validation, packing)
+        self.steps_done = 0
+        """Steps that a run has made before it was resumed: the loader goes on from there."""
 
     def train_dataloader(self) -> DataLoader[StepBatch]:
-        return DataLoader(self.steps, batch_size=None, shuffle=False)
+        return DataLoader(self.steps, batch_size=None, sampler=Onward(len(self.steps), self.steps_done))
 
     def val_dataloader(self) -> DataLoader[PackedBatch]:
         return DataLoader(self.validation_batches, batch_size=None, shuffle=False)  # type: ignore[arg-type]
+
+
+@final
+class PromptDataModule(LightningDataModule):
+    """Serves objectives that answer prompts themselves."""
+
+    def __init__(self, steps: Steps, *, validation: Sequence[EncodedExample]) -> None:
+        super().__init__()
+        self.steps = steps
+        self.validation_prompts = [PromptBatch(0, validation)]
+        self.steps_done = 0
+        """As in `PreferenceDataModule`."""
+
+    def train_dataloader(self) -> DataLoader[PromptBatch]:
+        return DataLoader(PromptSteps(self.steps), batch_size=None, sampler=Onward(len(self.steps), self.steps_done))
+
+    def val_dataloader(self) -> DataLoader[PromptBatch]:
+        return DataLoader(self.validation_prompts, batch_size=None, shuffle=False)  # type: ignore[arg-type]
+
+
+@final
+class Onward(Sampler[int]):
+    """Steps in order, without those that a run made before it was resumed. Its length is that of the whole run: Lightning counts on."""
+
+    def __init__(self, steps: int, steps_done: int) -> None:
+        self._steps = steps
+        self._steps_done = steps_done
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self._steps_done, self._steps))

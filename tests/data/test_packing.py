@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignkit.data.packing import group_rows, pack_rows
+from alignkit.data.packing import Packing, group_rows, pack_rows
 
 LENGTHS = st.lists(st.integers(1, 40), max_size=25)
 CAPACITY = st.integers(1, 60)
@@ -77,3 +77,16 @@ def test_equal_lengths_keep_their_order():
 def test_nothing_packs_to_nothing():
     assert pack_rows([], capacity=8) == []
     assert group_rows([], [], tokens=8) == []
+
+
+def test_batches_that_are_only_looked_at_are_larger_and_laid_out_alike():
+    training = Packing(layout="packed", tokens=100, row_tokens=30)
+    assert training.for_looking() == Packing(layout="packed", tokens=400, row_tokens=30)
+    assert Packing(layout="rows", tokens=100).for_looking() == Packing(layout="rows", tokens=400)
+
+
+def test_where_lengths_are_compiled_for_they_stay_few():
+    training = Packing(layout="packed", tokens=1024, multiple=128)
+    looking = training.for_looking()
+    assert (looking.tokens, looking.multiple) == (4096, 512)
+    assert looking.tokens // looking.multiple == training.tokens // training.multiple

@@ -1,0 +1,307 @@
+"""What every objective that learns from its own samples shares: an update is a rollout and an improvement on it."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Generic, TypeVar, cast, final
+
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
+
+from alignkit.advantages import k3_estimates, next_kl_coefficient
+from alignkit.batches import PackedBatch
+from alignkit.data.packing import Packing
+from alignkit.data.prompts import PromptBatch
+from alignkit.errors import UserError
+from alignkit.logps import completion_sums
+from alignkit.losses.families import RewardKLLoss, SampledLoss
+from alignkit.losses.outputs import PolicyTokens
+from alignkit.metrics import (
+    ENTROPY,
+    GOLD,
+    GOLD_STD,
+    GRADIENT_NORM,
+    KL,
+    KL_COEFFICIENT,
+    KL_K3,
+    LEARNING_RATE,
+    RLHF_REWARD,
+    SAMPLER_ERROR,
+    SAMPLING_SECONDS,
+    SCORES,
+    SCORES_STD,
+    SCORING_SECONDS,
+    TOKENS_PER_SECOND,
+    TRAIN,
+    UPDATE_SECONDS,
+    VALIDATION,
+)
+from alignkit.models.backbone import Backbone
+from alignkit.models.reference import AdapterOffReference, LiveReference, MovingReference
+from alignkit.modules.collector import Collected, Collector, read_tokens
+from alignkit.modules.forward import Parts
+from alignkit.modules.recipe import Recipe
+from alignkit.modules.stepping import SteppingModule
+from alignkit.modules.tally import Tally
+from alignkit.rollout import Rollout, joined
+from alignkit.rollout_settings import RolloutSettings
+from alignkit.scorers.scorer import Scorer
+
+VALUE = "value"
+"""The head that predicts returns."""
+STATE = "alignkit/rollouts"
+"""Key of a checkpoint: the KL coefficient, earlier rollouts, training rows half way."""
+SAMPLER_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6, torch.bfloat16: 1.0}
+"""Largest difference, nats, of a token's log-prob as it was drawn from the one that training computes, by the type of products: rounding.
+A temperature that only one side knows is off by tenths."""
+MEAN_RATIO_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8, torch.bfloat16: 3e-2}
+"""How far the mean ratio of the two may be from 1."""
+ENGINE_TOLERANCE = {torch.float32: 0.1, torch.float64: 0.1, torch.bfloat16: 3.0}
+ENGINE_MEAN_RATIO_TOLERANCE = {torch.float32: 1e-2, torch.float64: 1e-2, torch.bfloat16: 0.1}
+"""The same for an engine of its own, whose kernels round in other places; importance weights are for that. What it says of a single
+unlikely token may be far off, but the mean ratio is 1 for every sampler that knows its own log-probs."""
+SAMPLES, ORDER, HELD_OUT, STREAMS = 0, 1, 2, 3
+"""What is drawn in an update, each from a seed of its own, and how many there are: samples, the order of minibatches, held-out samples."""
+SHOWN = (SCORES, RLHF_REWARD, KL)
+"""What the progress bar shows."""
+LossT = TypeVar("LossT", bound=SampledLoss)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rollouts:
+    """How a module samples."""
+
+    settings: RolloutSettings
+    collector: Collector
+    gold: Scorer | None
+    """Scores held-out samples beside the run's own scorer."""
+    packing: Packing
+    """How examples that are trained on are cut into micro-batches."""
+    seed: int
+    value_trunk: Backbone | None = None
+    """A trunk of the value head's own; None reads the policy's."""
+    reference_is_policy: bool = False
+    """Whether policy and reference start as the same function."""
+
+
+class RolloutModule(SteppingModule, Generic[LossT]):
+    """Subclasses say how a policy improves on a rollout.
+
+    Everything that is drawn in update k is a function of the run's seed and k: prompts, samples, the order of minibatches. A run that was
+    killed draws the rollout in flight again, the same to the bit, so that no checkpoint has to hold it.
+    """
+
+    learns: ClassVar[type[SampledLoss]]
+    """The losses that the module is for; every subclass says."""
+
+    def __init__(self, *, parts: Parts, recipe: Recipe, loss: LossT, rollouts: Rollouts, reference_fingerprint: str | None = None) -> None:
+        """Raises UserError for a loss of another module."""
+        if not isinstance(loss, self.learns):
+            raise UserError(f"loss.module: {type(self).__name__} does not learn from {type(loss).__name__}. Leave loss.module out.")
+        super().__init__(parts=parts, recipe=recipe, reference_fingerprint=reference_fingerprint)
+        self.loss = loss
+        self.rollouts = rollouts
+        self.value_trunk = rollouts.value_trunk
+        self.kl_coefficient = loss.kl_coefficient
+        """Moves where `loss.kl_target` is set."""
+        self.tally = Tally()
+        self.certificate: dict[str, float] = {}
+        """What the first update was checked for, and how well it held."""
+        self._earlier: list[Rollout] = []
+
+    @abstractmethod
+    def improve(self, rollout: Rollout, prompts: PromptBatch, optimizer: LightningOptimizer) -> None:
+        """Change the weights for the better of a rollout, and tally what is worth logging."""
+
+    def training_step(self, prompts: PromptBatch, index: int) -> None:
+        begun = time.perf_counter()
+        optimizer, schedule = cast(LightningOptimizer, self.optimizers()), cast(LRScheduler, self.lr_schedulers())
+        rate = optimizer.param_groups[0]["lr"]
+        collected = self.collect(prompts)
+        sampled = time.perf_counter()
+        self.improve(self.with_earlier(collected.rollout), prompts, optimizer)
+        schedule.step()
+        self._keep(collected.rollout)
+        self._tally(collected)
+        self._adapt(collected.rollout)
+        self.steps_done += 1
+        if isinstance(self.reference, MovingReference):
+            self.reference.after_step(self.steps_done, self.backbone)
+        tokens, seconds = len(collected.rollout.logps), time.perf_counter() - begun
+        self.examples_done += len(collected.rollout.scores)
+        self.tokens_done += tokens
+        self.training_seconds += seconds
+        for name, value in (
+            (LEARNING_RATE, rate),
+            (TOKENS_PER_SECOND, tokens / seconds),
+            (SAMPLING_SECONDS, collected.seconds["sampling"]),
+            (SCORING_SECONDS, collected.seconds["scoring"]),
+            (UPDATE_SECONDS, seconds - (sampled - begun)),
+        ):
+            self.tally.add(name, value)
+        if self.steps_done % self.recipe.log_every == 0 or self.steps_done == self.recipe.steps:
+            values = self.tally.take()
+            self.emit({TRAIN + name: value for name, value in values.items()})
+            self.log_dict({name: values[name] for name in SHOWN}, prog_bar=True, logger=False)
+
+    def collect(self, prompts: PromptBatch) -> Collected:
+        """The rollout of an update.
+
+        Raises:
+            UserError: when samples were not drawn from what training computes.
+        """
+        collected = self.rollouts.collector(
+            prompts.examples,
+            samples=self.rollouts.settings.samples,
+            seed=self._seed(prompts.step, SAMPLES),
+            read=self.read,
+            device=self.device,
+        )
+        self.tally.add(SAMPLER_ERROR, self.check_sampler(collected.rollout))
+        return collected
+
+    def with_earlier(self, rollout: Rollout) -> Rollout:
+        """The rollout together with earlier ones, of whose tokens it is known anew what policy, value head and reference say."""
+        if not self._earlier:
+            return rollout
+        settings, parts = self.rollouts.collector.writing, [rollout]
+        for earlier in self._earlier:
+            tokens, reference_logps = read_tokens(earlier.examples, settings.packing, self.read, self.device)
+            parts.append(replace(earlier, logps=tokens.logps, values=tokens.values, reference_logps=reference_logps))
+        return joined(parts)
+
+    @torch.no_grad()
+    def read(self, batch: PackedBatch) -> tuple[PolicyTokens, Tensor]:
+        """What policy and value head say of a batch's tokens, and the reference's log-probs [N]."""
+        assert isinstance(self.reference, LiveReference | AdapterOffReference | MovingReference)
+        tokens = self.policy_tokens(batch)
+        backbone, hidden = self.reference.hidden_states(batch)
+        return tokens, backbone.token_scores(hidden, batch, temperature=self.temperature).logps
+
+    def policy_tokens(self, batch: PackedBatch, *, entropies: bool = False) -> PolicyTokens:
+        """What policy and value head say of a batch's tokens: each value is read from the state that predicts its token."""
+        hidden = self.backbone.hidden_states(batch)
+        values = None
+        if self.loss.needs_values:
+            states = hidden if self.value_trunk is None else self.value_trunk.hidden_states(batch)
+            values = self.heads.scores(VALUE, states.index_select(0, batch.predictor_index))
+        return PolicyTokens(
+            logps=self.backbone.token_scores(hidden, batch, temperature=self.temperature).logps,
+            values=values,
+            entropies=self.backbone.token_entropies(hidden, batch, temperature=self.temperature) if entropies else None,
+        )
+
+    @property
+    def temperature(self) -> float:
+        """Of the policy wherever it is sampled or scored, and of the reference."""
+        return self.rollouts.settings.temperature
+
+    def check_sampler(self, rollout: Rollout) -> float:
+        """Largest difference of a token's log-prob as it was drawn from the one that training computes, nats.
+
+        Raises:
+            UserError: when it is more than rounding: the policy that is trained is not the one that was sampled.
+        """
+        products = self._products()
+        gaps = rollout.logps - rollout.sampled_logps
+        worst, ratio = float(gaps.abs().max()), float(gaps.double().exp().mean())
+        tokens, means = SAMPLER_TOLERANCE, MEAN_RATIO_TOLERANCE
+        if self.rollouts.settings.samples_elsewhere:
+            tokens, means = ENGINE_TOLERANCE, ENGINE_MEAN_RATIO_TOLERANCE
+        if not (worst <= tokens[products] and abs(ratio - 1) <= means[products]):
+            raise UserError(
+                f"rollout: samples were not drawn from the policy that is trained: log-probs differ by up to {worst:.3g} nats (at most "
+                f"{tokens[products]:g} is rounding), their ratio is {ratio:.6f} in the mean. The model does something beyond "
+                "its mask and output embedding, or its sampler does. Try batch.layout=rows model.attention=dense."
+            )
+        return worst
+
+    def validation_step(self, prompts: PromptBatch, index: int) -> None:
+        collected = self.rollouts.collector(prompts.examples, samples=1, seed=self._seed(0, HELD_OUT), read=self.read, device=self.device)
+        rollout, tally = collected.rollout, Tally()
+        self._tally_rollout(tally, collected)
+        values = tally.take()
+        if self.rollouts.gold is not None:
+            gold = self.rollouts.gold(collected.answers).total
+            values |= {GOLD: float(gold.mean()), GOLD_STD: float(gold.std(correction=0))}
+        values[SCORES_STD] = float(rollout.scores.std(correction=0))
+        values = {VALIDATION + name: value for name, value in values.items()}
+        self.last_validated = self.steps_done
+        self.log_dict(values, logger=False, batch_size=1)
+        self.emit(values)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[STATE] = {
+            "kl_coefficient": self.kl_coefficient,
+            "tally": self.tally.state(),
+            "certificate": self.certificate,
+            "earlier": [rollout.state() for rollout in self._earlier],
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        state = checkpoint[STATE]
+        self.kl_coefficient = state["kl_coefficient"]
+        self.tally.load_state(state["tally"])
+        self.certificate = state["certificate"]
+        self._earlier = [Rollout.from_state(rollout) for rollout in state["earlier"]]
+
+    def trunk_parameters(self) -> dict[str, torch.nn.Parameter]:
+        values = {} if self.value_trunk is None else self.value_trunk.named_parameters(prefix=VALUE)
+        return {**super().trunk_parameters(), **dict(values)}
+
+    def _products(self) -> torch.dtype:
+        """The type of matrix products, which decides what is rounding."""
+        kind = self.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.backbone.lm.dtype
+
+    def _seed(self, step: int, stream: int) -> int:
+        """Of what is drawn in an update: see `SAMPLES`."""
+        return ((self.rollouts.seed * 1_000_003 + step) * STREAMS + stream) % 2**63
+
+    def _keep(self, rollout: Rollout) -> None:
+        if self.rollouts.settings.reuse > 0:
+            self._earlier = [rollout, *self._earlier][: self.rollouts.settings.reuse]
+
+    def _adapt(self, rollout: Rollout) -> None:
+        """Measured on the rollout that the update was made on, as Ziegler et al. do."""
+        self.tally.add(KL_COEFFICIENT, self.kl_coefficient)
+        if isinstance(self.loss, RewardKLLoss) and self.loss.kl_target is not None:
+            self.kl_coefficient = next_kl_coefficient(
+                self.kl_coefficient,
+                float(rollout.kl.mean()),
+                target=self.loss.kl_target,
+                horizon=self.loss.kl_horizon,
+                samples=len(rollout.scores),
+            )
+
+    def _tally(self, collected: Collected) -> None:
+        self._tally_rollout(self.tally, collected)
+        self.tally.add(SCORES_STD, float(collected.rollout.scores.std(correction=0)))
+
+    def _tally_rollout(self, tally: Tally, collected: Collected) -> None:
+        rollout = collected.rollout
+        log_ratios = rollout.logps - rollout.reference_logps
+        k3 = completion_sums(k3_estimates(log_ratios), rollout.completion_index, len(rollout.scores))
+        values: Mapping[str, Tensor] = {
+            SCORES: rollout.scores,
+            RLHF_REWARD: rollout.scores - self.kl_coefficient * rollout.kl,
+            KL: rollout.kl,
+            KL_K3: k3,
+            ENTROPY: -rollout.logps,
+            **collected.metrics,
+        }
+        for name, own in values.items():
+            tally.add(name, own)
+
+    def _step(self, optimizer: LightningOptimizer) -> None:
+        self.tally.add(GRADIENT_NORM, self.clip_gradients_by_norm())
+        optimizer.step()
+        optimizer.zero_grad()

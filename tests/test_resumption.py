@@ -1,0 +1,163 @@
+"""What `resume=DIR` makes of a directory: settings, or a reason why not. `end_to_end/test_resume.py` runs it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from alignkit.command_line import precheck, read_flags
+from alignkit.configuration import config_yaml
+from alignkit.errors import UserError
+from alignkit.resumption import read_settings, run_to_resume
+from alignkit.run_dir import RunDir
+from alignkit.settings import RunSettings
+
+
+def begun(run: RunDir, *overrides: str) -> RunSettings:
+    """What a run began with."""
+    (settings,) = precheck([*overrides, "steps=6", "schedule.warmup_steps=1"])
+    return dataclasses.replace(settings, run_dir=str(run.path))
+
+
+def stopped(folder: Path, *overrides: str) -> RunDir:
+    """The directory of a run that was stopped after a checkpoint."""
+    run = RunDir.create(folder)
+    run.config.write_text(config_yaml(begun(run, *overrides)), encoding="utf-8")
+    run.append_metrics({"val/loss": 1.0}, step=0, epoch=0)
+    run.checkpoints.mkdir()
+    run.last_checkpoint.write_bytes(b"")
+    return run
+
+
+def refusal(*argv: str) -> str:
+    with pytest.raises(UserError) as caught:
+        run_to_resume(read_flags(argv))
+    return str(caught.value)
+
+
+MIXTURE = "dataset.parts={a: {source: reviews, pairs: 30}, b: {source: reviews, pairs: 20, world_seed: 5}}"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("loss=ppo", "scorer=vader", "rollout.reuse=2"),
+        ("loss=con_dph", "loss.dpo_weight=0", "model.train=heads"),
+        ("loss=con_dph", "loss.beta=0.3"),
+        ("loss=composite", "loss.parts={dpo: {loss: dpo, beta: 0.2}, nll: {loss: sft, weight: 0.1}}"),
+        ("loss=rloo", "scorer=weighted", "scorer.parts={tone: {scorer: vader}, short: {scorer: length, target: 9, weight: 0.1}}"),
+        ("dataset=mixture", MIXTURE),
+        ("optimizer=laprop", "reference=moving", "loss=dpo", "model.adapter=lora"),
+        ("logger=jsonl", "seed=3", "precision=bf16", "schedule=linear"),
+    ],
+)
+def test_a_config_that_a_run_wrote_is_what_it_began_with(overrides, tmp_path):
+    run = stopped(tmp_path / "run", *overrides)
+    assert run_to_resume(read_flags([f"resume={run.path}"])) == (run, begun(run, *overrides))
+
+
+def test_a_directory_may_be_moved_and_named_in_any_way(tmp_path, monkeypatch):
+    run = stopped(tmp_path / "a")
+    moved = run.path.rename(tmp_path / "beta=0.1,epsilon=0")
+    monkeypatch.chdir(tmp_path)
+    for typed in ("beta=0.1,epsilon=0", f"{moved}/", f"'{moved}'"):
+        found = run_to_resume(read_flags([f"resume={typed}"]))
+        assert found is not None
+        assert found[0].path == moved
+        assert found[1].run_dir == str(moved)
+
+
+def test_debug_is_the_only_thing_that_may_be_typed_beside_it(tmp_path):
+    run = stopped(tmp_path / "run", "debug=true")
+    for typed, debug in (((), False), (("debug=true",), True), (("debug=True",), True), (("debug=false",), False)):
+        found = run_to_resume(read_flags([f"resume={run.path}", *typed]))
+        assert found is not None
+        assert found[1].debug is debug
+    for other in ("steps=10", "loss.beta=0.5", "run_dir=elsewhere", "+steps=10"):
+        assert f"so that {other} has no place here. Type resume=DIR alone" in refusal(f"resume={run.path}", other)
+    assert "so that -m has no place here" in refusal("-m", f"resume={run.path}")
+    assert refusal(f"resume={run.path}", "debug=maybe") == "debug = 'maybe'; must be true or false."
+
+
+def test_a_command_without_it_is_another_command():
+    assert run_to_resume(read_flags(["loss=dpo", "steps=3"])) is None
+
+
+def test_no_directory_and_no_run_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert refusal("resume=absent") == f"resume = {tmp_path / 'absent'}: there is no such directory, seen from {tmp_path}."
+    (tmp_path / "empty").mkdir()
+    assert refusal("resume=empty").endswith("has no config.yaml. Type the directory that a run's last line named.")
+    stopped(tmp_path / "sweep" / "0-beta=0.1")
+    assert refusal("resume=sweep").endswith(f"Type one of those inside it, such as resume={tmp_path / 'sweep' / '0-beta=0.1'}.")
+
+
+def test_a_run_without_a_checkpoint_cannot_go_on(tmp_path):
+    early, without = stopped(tmp_path / "a"), stopped(tmp_path / "b", "callbacks.checkpoints=false")
+    for run in (early, without):
+        run.last_checkpoint.unlink()
+    assert "the run was stopped before its first checkpoint: there is no checkpoints/last.ckpt." in refusal(f"resume={early.path}")
+    assert "callbacks.checkpoints was false" in refusal(f"resume={without.path}")
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path):
+    run = stopped(tmp_path / "run")
+    run.append_metrics({"train/loss": 1.0}, step=6, epoch=1)
+    run.write_results({"steps": 6})
+    assert run_to_resume(read_flags([f"resume={run.path}"])) is not None, "its last validation is missing"
+    run.append_metrics({"val/loss": 1.0}, step=6, epoch=1)
+    assert "the run is finished; all of its 6 steps are done." in refusal(f"resume={run.path}")
+    run.results.unlink()
+    assert run_to_resume(read_flags([f"resume={run.path}"])) is not None, "its model may be missing"
+
+
+def test_a_run_that_a_signal_stopped_has_results_and_goes_on(tmp_path):
+    run = stopped(tmp_path / "run")
+    run.append_metrics({"val/loss": 1.0}, step=4, epoch=1)
+    run.results.write_text(json.dumps({"steps": 4}))
+    assert run_to_resume(read_flags([f"resume={run.path}"])) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "config.yaml is empty: the run was stopped before it began."),
+        ("a: [", "config.yaml cannot be read (while parsing"),
+        ("- a\n- b\n", "config.yaml is empty"),
+    ],
+)
+def test_a_config_that_is_none_is_refused(text, message, tmp_path):
+    run = stopped(tmp_path / "run")
+    run.config.write_text(text)
+    assert message in refusal(f"resume={run.path}")
+
+
+def test_a_config_is_checked_like_anything_that_is_typed(tmp_path):
+    run = stopped(tmp_path / "run")
+    config = yaml.safe_load(run.config.read_text())
+    for key, value, message in (
+        ("steps", -1, "its config.yaml says: steps = -1; must be a number in [1, inf)"),
+        ("_target_", "os.system", "_target_"),
+        ("stepps", 3, "stepps"),
+    ):
+        run.config.write_text(yaml.safe_dump({**config, key: value}))
+        with pytest.raises(UserError) as caught:
+            read_settings(run)
+        assert str(caught.value).startswith(f"resume = {run.path}: ")
+        assert message in str(caught.value)
+
+
+def test_data_that_are_gone_are_named(tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    run = stopped(tmp_path / "run", "dataset=local", f"dataset.path={file}")
+    found = run_to_resume(read_flags([f"resume={run.path}"]))
+    assert found is not None
+    assert dataclasses.asdict(found[1].dataset)["path"] == str(file)
+    file.unlink()
+    assert refusal(f"resume={run.path}").startswith(f"dataset.path = '{file}'; there is no such file")
