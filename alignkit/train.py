@@ -17,11 +17,11 @@ from alignkit.command_line import Command, Job, check_buildable, check_models, i
 from alignkit.composition import CONFIG_NAME, VERSION_BASE, one_message
 from alignkit.configuration import conf_dir
 from alignkit.errors import UserError
-from alignkit.job import ending, resume_job, run_job, show
+from alignkit.job import DONE, ending, resume_job, run_job, show
 from alignkit.resumption import run_to_resume
 from alignkit.run_dir import RunDir
 from alignkit.settings import RunSettings
-from alignkit.sweep import conclude, plan, run_sweep_job
+from alignkit.sweep import FAILURE, conclude, plan, run_sweep_job
 
 
 def main() -> int:
@@ -55,7 +55,10 @@ def resume(run: RunDir, settings: RunSettings) -> int:
     jobs = [Job(changes=(), settings=settings)]
     check_models(jobs)
     check_buildable(jobs)
-    return resume_job(settings, run)
+    code = resume_job(settings, run)
+    if code == DONE:
+        (run.path / FAILURE).unlink(missing_ok=True)  # of a job of a sweep
+    return code
 
 
 def answer(flags: argparse.Namespace) -> int:

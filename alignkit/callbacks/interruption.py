@@ -22,7 +22,8 @@ class Interruption(Callback):
     """Stops training between two steps: a handler that saved at once could save half an optimiser step.
 
     As a context manager it holds the signals' handlers, as a callback it saves the state and raises `Stopped`: Lightning's own
-    `should_stop` would validate first, at a step where the run that is not stopped does not. Outside of training, and at the second
+    `should_stop` would validate first, at a step where the run that is not stopped does not. Where a validation is due, that is
+    finished too, with the checkpoint that belongs to it. Outside of training, and at the second
     signal, the process ends at once with the signal's exit code. Not by KeyboardInterrupt, of which Lightning makes exit code 1.
     """
 
@@ -32,6 +33,7 @@ class Interruption(Callback):
         self.received: signal.Signals | None = None
         """The signal that ended training."""
         self._training = False
+        self._is_saved = False
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -48,26 +50,27 @@ class Interruption(Callback):
             signal.signal(number, self._handle)
         self._training = True
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._is_saved:
+            raise Stopped
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         # Where a validation is due it comes first, as in a run that is not stopped.
         due = trainer.val_check_batch is not None and (batch_idx + 1) % trainer.val_check_batch == 0
         if self.received is not None and not due:
-            self._stop(trainer)
+            if self.checkpoint is not None:
+                trainer.save_checkpoint(self.checkpoint)
+            raise Stopped
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.received is not None and self._training:
-            self._stop(trainer)
+        # Not here: other callbacks have yet to write what belongs to this validation, the last of them the checkpoint.
+        self._is_saved = self.received is not None and self._training
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._training = False
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._training = False
-
-    def _stop(self, trainer: Trainer) -> None:
-        if self.checkpoint is not None:
-            trainer.save_checkpoint(self.checkpoint)
-        raise Stopped
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self._training or self.received is not None:

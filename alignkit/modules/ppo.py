@@ -25,7 +25,7 @@ from alignkit.metrics import (
     VALUE_CLIP_FRACTION,
     VALUE_LOSS,
 )
-from alignkit.modules.rollout_module import ORDER, RolloutModule
+from alignkit.modules.rollout_module import RolloutModule, Stream
 from alignkit.modules.stored import Minibatch, Stored, store
 from alignkit.modules.tally import Tally
 from alignkit.rollout import Rollout
@@ -48,7 +48,7 @@ class PPOModule(RolloutModule[RolloutLoss]):
     def improve(self, rollout: Rollout, prompts: PromptBatch, optimizer: LightningOptimizer) -> None:
         stored = self.store(rollout)
         before = [tensor.clone() for tensor in stored.everything()] if self.steps_done == 0 else []
-        order = torch.Generator().manual_seed(self._seed(prompts.step, ORDER))
+        order = torch.Generator().manual_seed(self._seed(prompts.step, Stream.ORDER))
         stop = False
         passes = 0
         while passes < self.loss.epochs and not stop:

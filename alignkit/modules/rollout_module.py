@@ -6,6 +6,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from typing import Any, ClassVar, Generic, TypeVar, cast, final
 
 import torch
@@ -46,6 +47,7 @@ from alignkit.models.reference import AdapterOffReference, LiveReference, Moving
 from alignkit.modules.collector import Collected, Collector, read_tokens
 from alignkit.modules.forward import Parts
 from alignkit.modules.recipe import Recipe
+from alignkit.modules.sampler_check import sampler_error
 from alignkit.modules.stepping import SteppingModule
 from alignkit.modules.tally import Tally
 from alignkit.rollout import Rollout, joined
@@ -56,20 +58,20 @@ VALUE = "value"
 """The head that predicts returns."""
 STATE = "alignkit/rollouts"
 """Key of a checkpoint: the KL coefficient, earlier rollouts, training rows half way."""
-SAMPLER_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6, torch.bfloat16: 1.0}
-"""Largest difference, nats, of a token's log-prob as it was drawn from the one that training computes, by the type of products: rounding.
-A temperature that only one side knows is off by tenths."""
-MEAN_RATIO_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8, torch.bfloat16: 3e-2}
-"""How far the mean ratio of the two may be from 1."""
-ENGINE_TOLERANCE = {torch.float32: 0.1, torch.float64: 0.1, torch.bfloat16: 3.0}
-ENGINE_MEAN_RATIO_TOLERANCE = {torch.float32: 1e-2, torch.float64: 1e-2, torch.bfloat16: 0.1}
-"""The same for an engine of its own, whose kernels round in other places; importance weights are for that. What it says of a single
-unlikely token may be far off, but the mean ratio is 1 for every sampler that knows its own log-probs."""
-SAMPLES, ORDER, HELD_OUT, STREAMS = 0, 1, 2, 3
-"""What is drawn in an update, each from a seed of its own, and how many there are: samples, the order of minibatches, held-out samples."""
 SHOWN = (SCORES, RLHF_REWARD, KL)
 """What the progress bar shows."""
 LossT = TypeVar("LossT", bound=SampledLoss)
+
+
+@final
+class Stream(IntEnum):
+    """What is drawn in an update, each from a seed of its own."""
+
+    SAMPLES = 0
+    ORDER = 1
+    """Of minibatches."""
+    HELD_OUT = 2
+    """Samples, of a validation."""
 
 
 @final
@@ -159,11 +161,12 @@ class RolloutModule(SteppingModule, Generic[LossT]):
         collected = self.rollouts.collector(
             prompts.examples,
             samples=self.rollouts.settings.samples,
-            seed=self._seed(prompts.step, SAMPLES),
+            seed=self._seed(prompts.step, Stream.SAMPLES),
             read=self.read,
             device=self.device,
         )
-        self.tally.add(SAMPLER_ERROR, self.check_sampler(collected.rollout))
+        elsewhere = self.rollouts.settings.samples_elsewhere
+        self.tally.add(SAMPLER_ERROR, sampler_error(collected.rollout, self._products(), elsewhere=elsewhere))
         return collected
 
     def with_earlier(self, rollout: Rollout) -> Rollout:
@@ -202,28 +205,10 @@ class RolloutModule(SteppingModule, Generic[LossT]):
         """Of the policy wherever it is sampled or scored, and of the reference."""
         return self.rollouts.settings.temperature
 
-    def check_sampler(self, rollout: Rollout) -> float:
-        """Largest difference of a token's log-prob as it was drawn from the one that training computes, nats.
-
-        Raises:
-            UserError: when it is more than rounding: the policy that is trained is not the one that was sampled.
-        """
-        products = self._products()
-        gaps = rollout.logps - rollout.sampled_logps
-        worst, ratio = float(gaps.abs().max()), float(gaps.double().exp().mean())
-        tokens, means = SAMPLER_TOLERANCE, MEAN_RATIO_TOLERANCE
-        if self.rollouts.settings.samples_elsewhere:
-            tokens, means = ENGINE_TOLERANCE, ENGINE_MEAN_RATIO_TOLERANCE
-        if not (worst <= tokens[products] and abs(ratio - 1) <= means[products]):
-            raise UserError(
-                f"rollout: samples were not drawn from the policy that is trained: log-probs differ by up to {worst:.3g} nats (at most "
-                f"{tokens[products]:g} is rounding), their ratio is {ratio:.6f} in the mean. The model does something beyond "
-                "its mask and output embedding, or its sampler does. Try batch.layout=rows model.attention=dense."
-            )
-        return worst
-
     def validation_step(self, prompts: PromptBatch, index: int) -> None:
-        collected = self.rollouts.collector(prompts.examples, samples=1, seed=self._seed(0, HELD_OUT), read=self.read, device=self.device)
+        collected = self.rollouts.collector(
+            prompts.examples, samples=1, seed=self._seed(0, Stream.HELD_OUT), read=self.read, device=self.device
+        )
         rollout, tally = collected.rollout, Tally()
         self._tally_rollout(tally, collected)
         values = tally.take()
@@ -262,9 +247,8 @@ class RolloutModule(SteppingModule, Generic[LossT]):
         kind = self.device.type
         return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.backbone.lm.dtype
 
-    def _seed(self, step: int, stream: int) -> int:
-        """Of what is drawn in an update: see `SAMPLES`."""
-        return ((self.rollouts.seed * 1_000_003 + step) * STREAMS + stream) % 2**63
+    def _seed(self, step: int, stream: Stream) -> int:
+        return ((self.rollouts.seed * 1_000_003 + step) * len(Stream) + stream) % 2**63
 
     def _keep(self, rollout: Rollout) -> None:
         if self.rollouts.settings.reuse > 0:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
+import torch
+from lightning import Callback
 
 from alignkit.batches import PackedBatch
 from alignkit.callbacks.interruption import Interruption, Stopped
@@ -37,12 +39,12 @@ def module(lm_factory, module_factory) -> AlignmentModule:
     return module_factory("dpo", lm_factory("llama"), steps=6)
 
 
-def send(module: AlignmentModule, *signals: signal.Signals, during_step: int) -> None:
-    """Signals that arrive in the middle of a step, between its forward passes."""
+def send(module: AlignmentModule, *signals: signal.Signals, during_step: int, validating: bool = False) -> None:
+    """Signals that arrive in the middle of a step, between its forward passes, or in the validation before it."""
     original = module.evaluate
 
     def evaluate(batch: PackedBatch):
-        if module.steps_done + 1 == during_step and not sent:
+        if module.steps_done + 1 == during_step and module.training != validating and not sent:
             sent.append(True)
             for number in signals:
                 os.kill(os.getpid(), number)
@@ -62,6 +64,48 @@ def test_the_running_step_is_finished_and_no_other_begun(number, module, example
     assert module.steps_done == 3
     # one step more than two: the optimiser counts for itself
     assert {int(state["step"]) for state in module.optimizers().optimizer.state.values()} == {3}
+
+
+class Noticing(Callback):
+    """Comes after the interruption in the list of callbacks, as what writes files may."""
+
+    def __init__(self) -> None:
+        self.validated: list[int] = []
+
+    def on_validation_end(self, trainer, pl_module) -> None:
+        self.validated.append(pl_module.steps_done)
+
+
+@pytest.mark.parametrize(
+    ("during", "validating", "stopped", "validated"), [(2, False, 2, [2]), (3, True, 2, [2]), (3, False, 3, [2]), (4, False, 4, [2, 4])]
+)
+def test_a_validation_that_is_due_is_finished_and_no_other_begun(during, validating, stopped, validated, module, examples_factory, fit):
+    send(module, signal.SIGTERM, during_step=during, validating=validating)
+    noticing = Noticing()
+    with pytest.raises(Stopped):
+        fit(module, examples_factory(8), validation=examples_factory(2), validate_every=2, callbacks=[Interruption(), noticing])
+    assert module.steps_done == stopped
+    assert noticing.validated == validated
+
+
+def test_a_signal_in_the_last_step_lets_training_end(module, examples_factory, fit):
+    send(module, signal.SIGTERM, during_step=6)
+    interruption, noticing = Interruption(), Noticing()
+    fit(module, examples_factory(8), validation=examples_factory(2), validate_every=2, callbacks=[interruption, noticing])
+    assert interruption.received is signal.SIGTERM
+    assert noticing.validated == [2, 4, 6]
+
+
+@pytest.mark.parametrize("during", [2, 3])
+def test_the_state_is_saved_with_the_step_that_was_finished(during, module, examples_factory, fit, tmp_path):
+    # half way between validations by the interruption itself; at one by the checkpoint of that validation, as in training
+    target = tmp_path / "last.ckpt"
+    send(module, signal.SIGTERM, during_step=during)
+    with pytest.raises(Stopped):
+        fit(module, examples_factory(8), validation=examples_factory(2), validate_every=2, callbacks=[Interruption(target)])
+    assert target.exists() == (during == 3)
+    if target.exists():
+        assert torch.load(target, weights_only=True)["alignkit/progress"]["steps_done"] == 3
 
 
 def test_without_a_signal_training_runs_to_its_end(module, examples_factory, fit):

@@ -1,0 +1,245 @@
+"""`python -m alignkit.train resume=DIR`: a run that was stopped anywhere and resumed leaves what one leaves that was not, to the bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from alignkit.metrics import metric
+from alignkit.run_dir import RunDir, read_jsonl
+
+SHORT = [
+    "steps=6",
+    "validation.every=2",
+    "validation.samples=1",
+    "validation.sample_tokens=3",
+    "logger=jsonl",
+    "logger.every=1",
+    "hardware.threads=1",
+    "batch.pairs=2",
+    "dataset.pairs=12",
+    "dataset.validation_examples=2",
+    "schedule.warmup_steps=1",
+    "callbacks.progress_bar=false",
+]
+SAMPLED = ["scorer=vader", "rollout.samples=2", "rollout.max_tokens=6", "loss.epochs=2"]
+RUNS = {
+    "ppo": ["loss=ppo", *SAMPLED, "loss.minibatches=2", "logger.every=2"],
+    "con_dph": ["loss=con_dph", "loss.head.dropout=0.3"],
+    "rloo": ["loss=rloo", *SAMPLED, "loss.kl_target=1", "loss.kl_horizon=20", "rollout.reuse=2"],
+}
+OTHERS = {
+    "separate value trunk, moving reference": ["loss=ppo", *SAMPLED, "loss.value_trunk=separate", "reference=moving"],
+    "adapters with dropout": ["loss=dpo", "model.adapter=lora", "model.lora.dropout=0.2", "reference=memory"],
+    "adapters that sample": ["loss=grpo", *SAMPLED, "model.adapter=lora", "reference=memory", "optimizer=laprop"],
+    "running level": ["loss=bco"],
+    "natural gradient": ["loss=trpo", *SAMPLED[:3]],
+}
+ROW = "alignkit.run_dir:RunDir.append_metrics"
+SAMPLED_TOKEN = "alignkit.sampling.trunk_sampler:TrunkSampler._draw"
+CHECKPOINT = "alignkit.callbacks.checkpoint_files:CheckpointFiles.save_checkpoint"
+RESULTS = "alignkit.run_dir:RunDir.write_results"
+Server = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Runs a command in a process of its own, and has it send itself a signal where that is asked for; the exit code."""
+    folder = tmp_path_factory.mktemp("server")
+    command = [sys.executable, str(Path(__file__).with_name("run_server.py"))]
+    with subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def run(*argv: str, log: Path, **stop: Any) -> int:
+            process.stdin.write(json.dumps({"argv": argv, "log": str(log), **stop}) + "\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+        yield run
+        process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def straight(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunDir]:
+    """A run that nobody stops, of each of `RUNS`."""
+    done: dict[str, RunDir] = {}
+
+    def of(name: str) -> RunDir:
+        if name not in done:
+            folder = tmp_path_factory.mktemp(name.replace(" ", "_").replace(",", ""))
+            log = folder / "log.txt"
+            assert server(*SHORT, *{**RUNS, **OTHERS}[name], f"run_dir={folder / 'run'}", log=log) == 0, log.read_text()
+            done[name] = RunDir(folder / "run")
+        return done[name]
+
+    return of
+
+
+def rows(run: RunDir) -> list[dict[str, Any]]:
+    """What was logged, without times."""
+    return [{name: value for name, value in row.items() if not timed(name)} for row in read_jsonl(run.metrics)]
+
+
+def timed(name: str) -> bool:
+    return name == "time" or "seconds" in name or "throughput" in name or name in ("tokens_per_second", "peak_memory_bytes")
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equal to the bit."""
+    if isinstance(left, torch.Tensor):
+        return torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(same, left, right))
+    return bool(left == right)
+
+
+def check_equal(run: RunDir, other: RunDir) -> None:
+    """Metrics, samples, weights, heads, optimiser, random states, and whatever else a checkpoint holds but paths and times."""
+    assert rows(run) == rows(other)
+    assert list(read_jsonl(run.samples)) == list(read_jsonl(other.samples))
+    assert (run.model / "model.safetensors").read_bytes() == (other.model / "model.safetensors").read_bytes()
+    assert run.heads.exists() == other.heads.exists()
+    if run.heads.exists():
+        assert run.heads.read_bytes() == other.heads.read_bytes()
+    ours, theirs = (torch.load(of.last_checkpoint, weights_only=True) for of in (run, other))
+    for checkpoint in (ours, theirs):
+        checkpoint["alignkit/progress"].pop("training_seconds")
+        checkpoint["callbacks"] = {name: state for name, state in checkpoint["callbacks"].items() if "ModelCheckpoint" not in name}
+        checkpoint.pop("loops")
+    assert {key for key in ours if not same(ours[key], theirs.get(key))} == set()
+    results = [json.loads(of.results.read_text()) for of in (run, other)]
+    computed = [{name: value for name, value in of.items() if not timed(name) and not name.startswith("reference/")} for of in results]
+    assert computed[0] == computed[1]
+
+
+KILLS = [
+    # calls that log: 1 val@0, 2 train@1, 3 train@2, 4 val@2, checkpoint, 5 train@3, 6 train@4, 7 val@4, checkpoint, ...
+    pytest.param("con_dph", [(signal.SIGKILL, ROW, 5)], id="after the first step past a checkpoint"),
+    pytest.param("rloo", [(signal.SIGKILL, ROW, 9), (signal.SIGKILL, ROW, 2)], id="twice, with earlier samples"),
+    pytest.param("ppo", [(signal.SIGKILL, SAMPLED_TOKEN, 33)], id="while it samples"),
+    pytest.param("ppo", [(signal.SIGKILL, CHECKPOINT, 4)], id="before a checkpoint is written"),
+    pytest.param("ppo", [(signal.SIGTERM, SAMPLED_TOKEN, 27)], id="by SIGTERM half way to a row of metrics"),
+    pytest.param("con_dph", [(signal.SIGKILL, RESULTS, 1)], id="after its last step"),
+]
+
+
+@pytest.mark.parametrize(("name", "stops"), KILLS)
+def test_a_run_that_was_stopped_and_resumed_is_the_one_that_was_not(name, stops, server, straight, tmp_path):
+    log, run = tmp_path / "log.txt", RunDir(tmp_path / "run")
+    argv = [*SHORT, *RUNS[name], f"run_dir={run.path}"]
+    for number, at, call in stops:
+        code = server(*argv, log=log, signal=number, at=at, call=call)
+        assert code == (143 if number == signal.SIGTERM else -number), log.read_text()
+        argv = [f"resume={run.path}"]
+    (run.path / "failure.json").write_text("{}")  # of a job of a sweep
+    assert server(*argv, log=log) == 0, log.read_text()
+    assert not (run.path / "failure.json").exists()
+    assert log.read_text().count("resume: from step") == len(stops)
+    assert "Warning" not in log.read_text()
+    check_equal(run, straight(name))
+
+
+def test_runs_that_cannot_go_on_say_why(server, straight, tmp_path):
+    log, run = tmp_path / "log.txt", RunDir(tmp_path / "run")
+    code = server(*SHORT, *RUNS["con_dph"], f"run_dir={run.path}", log=log, signal=signal.SIGKILL, at=ROW, call=4)
+    assert code == -signal.SIGKILL
+    before = sorted(run.path.rglob("*"))
+    assert server(f"resume={run.path}", log=log) == 2
+    assert "stopped before its first checkpoint" in log.read_text()
+    assert sorted(run.path.rglob("*")) == before
+    finished = straight("con_dph")
+    assert server(f"resume={finished.path}", log=log) == 2
+    assert "the run is finished; all of its 6 steps are done" in log.read_text()
+    assert log.read_text().count(f"resume = {run.path}") == 1
+
+
+def test_a_run_that_samples_leaves_the_files_of_every_run_and_says_what_its_first_update_was_checked_for(straight):
+    run = straight("ppo")
+    results = json.loads(run.results.read_text())
+    certificate = {name.removeprefix("certificate/"): value for name, value in results.items() if name.startswith("certificate/")}
+    assert certificate.keys() == {
+        "first_ratio_error",
+        "first_approx_kl",
+        "first_clip_fraction",
+        "first_kl_error",
+        "stored_tensors_unchanged",
+    }
+    assert max(certificate["first_ratio_error"], certificate["first_kl_error"]) < 1e-4
+    assert certificate["first_clip_fraction"] == 0
+    assert [row["step"] for row in rows(run) if "val/objective/kl" in row] == [0, 2, 4, 6]
+    assert rows(run)[0]["val/objective/kl"] == pytest.approx(0, abs=1e-5)
+    assert all(metric(name.partition("/")[2]).meaning for row in read_jsonl(run.metrics) for name in row if "/" in name)
+    assert list(json.loads(run.heads_description.read_text())) != []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_may_be_stopped_at_any_step(name, number, server, straight, tmp_path):
+    expected = straight(name)
+    for at in [ROW] if name == "con_dph" else [ROW, SAMPLED_TOKEN]:
+        logged = len(rows(expected))
+        for call in range(5, logged + 1) if at == ROW else range(25, 60, 3):
+            log, run = tmp_path / f"{at}{call}.txt", RunDir(tmp_path / f"{at}{call}")
+            code = server(*SHORT, *RUNS[name], f"run_dir={run.path}", log=log, signal=number, at=at, call=call)
+            if code == 0:  # a signal after the last step
+                continue
+            assert code == (143 if number == signal.SIGTERM else -number), (call, log.read_text())
+            if not run.last_checkpoint.exists():
+                continue
+            assert server(f"resume={run.path}", log=log) in (0, 2), (call, log.read_text())
+            check_equal(run, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_whatever_is_trained_goes_on(name, server, straight, tmp_path):
+    log, run = tmp_path / "log.txt", RunDir(tmp_path / "run")
+    code = server(*SHORT, *OTHERS[name], f"run_dir={run.path}", log=log, signal=signal.SIGKILL, at=ROW, call=6)
+    assert code == -signal.SIGKILL, log.read_text()
+    assert server(f"resume={run.path}", log=log) == 0, log.read_text()
+    check_equal(run, straight(name))
+
+
+@pytest.mark.slow
+def test_a_signal_in_the_last_step_leaves_the_last_validation_to_do(server, tmp_path):
+    log, logged = tmp_path / "log.txt", []
+    for name, stop in (("straight", {}), ("stopped", {"signal": signal.SIGTERM, "at": ROW, "call": 8})):  # the row of step 6
+        run = RunDir(tmp_path / name)
+        argv = [*SHORT, *RUNS["con_dph"], "validation.every=4", f"run_dir={run.path}"]
+        assert server(*argv, log=log, **stop) == (143 if stop else 0), log.read_text()
+        if stop:
+            assert [row["step"] for row in rows(run) if "val/loss" in row] == [0, 4]
+            assert server(f"resume={run.path}", log=log) == 0, log.read_text()
+        logged.append(rows(run))
+    assert logged[0] == logged[1]
+    assert [row["step"] for row in logged[1] if "val/loss" in row] == [0, 4, 6]
+
+
+@pytest.mark.slow
+def test_the_command_is_killed_from_outside_and_goes_on(straight, tmp_path):
+    run = RunDir(tmp_path / "run")
+    command = [sys.executable, "-m", "alignkit.train"]
+    process = subprocess.Popen([*command, *SHORT, *RUNS["ppo"], f"run_dir={run.path}"], cwd=tmp_path)
+    while not (run.last_checkpoint.exists() and len(rows(run)) > 3):
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = subprocess.run([*command, f"resume={run.path}"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith(f"run: {run.path}")
+    check_equal(run, straight("ppo"))
