@@ -1,0 +1,47 @@
+"""The tables that a pipeline and a sweep of pipelines end with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from alignkit.run_dir import Scalar
+from alignkit.stage_runs import StageRecord
+from alignkit.summary import SWEEP_METRICS, number
+from alignkit.sweep import JobRecord
+
+
+def stages_table(records: Sequence[StageRecord]) -> Table:
+    """One line a stage: what it cost, and its headline before the first and after the last step."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("stage", "loss", "steps", "seconds", "peak_memory", "metric", "start", "end"):
+        table.add_column(heading, justify="left" if heading in ("stage", "loss", "metric") else "right")
+    for record in records:
+        results = record.results
+        costs = (number(results.get("steps")), number(record.seconds), gibibytes(results.get("peak_memory_bytes")))
+        reached = (record.headline, number(results.get(record.before)), number(results.get(record.headline)))
+        table.add_row(*map(Text, (record.stage, record.label, *costs, *reached)))
+    return table
+
+
+def jobs_table(jobs: Sequence[JobRecord], headlines: Sequence[str]) -> Table:
+    """One line a job: the overrides that set it apart, how it ended and what its last stage reached. `headlines` are those of the jobs'
+    last stages."""
+    changes = [dict(change.split("=", 1) for change in job.overrides) for job in jobs]
+    keys = list(dict.fromkeys(key for change in changes for key in change))
+    metrics = [name for name in dict.fromkeys([*headlines, *SWEEP_METRICS]) if any(name in job.results for job in jobs)]
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("job", *keys, "status", *metrics):
+        table.add_column(Text(heading), justify="left" if heading == "status" else "right")
+    for job, change in zip(jobs, changes, strict=True):
+        cells = (str(job.job), *(change.get(key, "") for key in keys), job.status, *(number(job.results.get(name)) for name in metrics))
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def gibibytes(value: Scalar) -> str:
+    """A size in memory."""
+    return f"{value / 2**30:.2f} GiB" if isinstance(value, (int, float)) else ""

@@ -1,0 +1,202 @@
+"""From a command line to the stages of each pipeline that it asks for: composed like runs, and all checked before the first one starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from argparse import Namespace
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import final
+
+from alignkit.command_line import check_foreign, check_one, expand, naming_job
+from alignkit.composition import Composer, composing
+from alignkit.config_checks import check_name
+from alignkit.errors import UserError
+from alignkit.pipeline_files import PipelineFile, read_pipeline
+from alignkit.stage_kinds import PLACE, STAGE_KINDS, StageKind, StageSettings, fill, rehearsal, telling_config
+from alignkit.stage_overrides import OWN, Typed, apart, layers, mark, unmark, without_idle
+
+TIME = "runs/${now:%Y-%m-%d}/${now:%H-%M-%S}"
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """One stage, composed and checked."""
+
+    name: str
+    command: str
+    overrides: tuple[str, ...]
+    """In the order in which they count, the last one most, as they could be typed for its command; `{sft}` is the directory of that
+    stage."""
+    settings: StageSettings
+    """What stands for the directories of earlier stages is still in them."""
+    identity: str
+    """Digest of all that decides what it computes: its settings, and the identities of the stages that it reads."""
+
+    @property
+    def kind(self) -> StageKind:
+        """What runs it."""
+        return STAGE_KINDS[self.command]
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pipeline:
+    """One pipeline that was asked for."""
+
+    name: str
+    changes: tuple[str, ...]
+    """What sets it apart from the other jobs of its sweep."""
+    stages: tuple[Stage, ...]
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PipelineCommand:
+    """A command line that is known to be good."""
+
+    multirun: bool
+    named: bool
+    """Whether `run_dir=` was typed."""
+    folder: str
+    """The `run_dir` that was typed, or a default."""
+    debug: bool
+    pipelines: tuple[Pipeline, ...]
+
+
+def read_command(flags: Namespace) -> PipelineCommand:
+    """Compose and check every stage of every job.
+
+    Raises:
+        UserError: on the first mistake; the message names the stage and, in a sweep, the job.
+    """
+    with composing(flags.config_dir) as hydra:
+        reader = StageReader(Composer(hydra), flags.config_dir)
+        typed = reader.split(flags.overrides, multirun=flags.multirun)
+        files = {job.pipeline: read_pipeline(job.pipeline, flags.config_dir) for job in typed}
+        jobs = without_idle(typed, files)
+        default = f"{TIME}-sweep" if flags.multirun else f"{TIME}-{jobs[0].pipeline}-${{model.name}}"
+        pipelines = []
+        for number, job in enumerate(jobs):
+            changes = tuple(unmark(line) for line in job.changes)
+            with naming_job(number, len(jobs), changes):
+                stages = reader.compose(job, files[job.pipeline], default)
+            pipelines.append(Pipeline(name=job.pipeline, changes=changes, stages=stages))
+        check_stages(pipelines)
+    first = pipelines[0].stages[0].settings.run
+    return PipelineCommand(
+        multirun=flags.multirun,
+        named=any(reader.is_run_dir(line) for line in jobs[0].common),
+        folder=first.run_dir,
+        debug=first.debug,
+        pipelines=tuple(pipelines),
+    )
+
+
+class StageReader:
+    """Reads overrides and composes stages. Jobs that agree on a stage share one reading of it."""
+
+    def __init__(self, composer: Composer, config_dir: str | None) -> None:
+        self.composer = composer
+        self.config_dir = config_dir
+        self.composed: dict[tuple[str, ...], StageSettings] = {}
+        self.checked: set[tuple[str, ...]] = set()
+
+    def split(self, overrides: Sequence[str], *, multirun: bool) -> list[Typed]:
+        """The overrides of each job.
+
+        Raises:
+            UserError: on what no job may set, and on several values where there is no sweep.
+        """
+        marked = [mark(line) for line in overrides]
+        for override in map(self.composer.parse, marked):
+            if override.is_hydra_override():
+                raise UserError(
+                    f"{override.key_or_group}: is closed here. The jobs of a pipeline run one after the other, in this process."
+                )
+            if not multirun or override.key_or_group == "run_dir":
+                check_one(override)
+        jobs = expand(self.composer, marked) if multirun else [(marked, ())]
+        return [apart(self.composer, lines, changes) for lines, changes in jobs]
+
+    def compose(self, typed: Typed, file: PipelineFile, folder: str) -> tuple[Stage, ...]:
+        """The stages of one job. `folder` is the `run_dir` where none was typed.
+
+        Raises:
+            UserError: on the first mistake, naming the stage.
+        """
+        stages: list[Stage] = []
+        for stage in file.stages:
+            earlier = {done.name: done.identity for done in stages}
+            with naming_stage(stage.name, file.name):
+                check_name("command", stage.command, STAGE_KINDS)
+                lines = layers(self.composer, stage, typed)
+                kind = STAGE_KINDS[stage.command]
+                settings = self.settings(stage.command, (f"run_dir='{folder}'", *lines))
+                for place in PLACE.findall(kind.config_yaml(settings)):
+                    check_name("earlier stage", place, earlier)
+                config = telling_config(kind.config_yaml(fill(settings, earlier)))
+            told = json.dumps({"command": stage.command, "config": config}, sort_keys=True, default=str)
+            stages.append(
+                Stage(
+                    name=stage.name,
+                    command=stage.command,
+                    overrides=tuple(unmark(line) for line in lines if not self.is_run_dir(line)),
+                    settings=settings,
+                    identity=hashlib.sha256(told.encode()).hexdigest(),
+                )
+            )
+        return tuple(stages)
+
+    def settings(self, command: str, lines: tuple[str, ...]) -> StageSettings:
+        """The settings that overrides of a command mean."""
+        if (command, *lines) not in self.composed:
+            rewritten = [self.composer.rewrite(line) for line in lines]
+            files = tuple(line for line in rewritten if not line.startswith("++"))
+            if files not in self.checked:
+                check_foreign(self.composer.hydra, self.composer, files, self.config_dir)
+                self.checked.add(files)
+            self.composed[command, *lines] = STAGE_KINDS[command].read(self.composer.compose(rewritten))
+        return self.composed[command, *lines]
+
+    def is_run_dir(self, line: str) -> bool:
+        """Whether an override chooses the directory."""
+        return self.composer.parse(line).key_or_group == "run_dir"
+
+
+def check_stages(pipelines: Sequence[Pipeline]) -> None:
+    """Check each different stage against what is on this machine, then build what judges its own values, which imports torch.
+
+    Raises:
+        UserError: naming the stage and, in a sweep, the job.
+    """
+    for what in ("places", "values"):
+        checked: set[str] = set()
+        for number, pipeline in enumerate(pipelines):
+            first = pipeline.stages[0]
+            for stage in unseen(pipeline.stages, checked):
+                with naming_job(number, len(pipelines), pipeline.changes), naming_stage(stage.name, pipeline.name):
+                    if what == "places":
+                        stage.kind.check_places(rehearsal(stage.settings, first.settings.run.model.path))
+                    else:
+                        stage.kind.check_values(stage.settings)
+
+
+def unseen(stages: Collection[Stage], seen: set[str]) -> Iterator[Stage]:
+    """Stages that are not yet among `seen`, which grows."""
+    for stage in stages:
+        if stage.identity not in seen:
+            seen.add(stage.identity)
+            yield stage
+
+
+@contextmanager
+def naming_stage(stage: str, pipeline: str) -> Iterator[None]:
+    """Mistakes of a stage say whose they are."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error} (Stage {stage} of {pipeline}; nothing was started. A key of one stage: {OWN}STAGE.KEY=VALUE.)") from None
