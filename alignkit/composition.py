@@ -30,6 +30,9 @@ from alignkit.foreign_config import check_hydra_override
 
 CONFIG_NAME = "train"
 PIPELINE = "pipeline"
+EXPERIMENT = "experiment"
+OF_PIPELINES = ("cost_of_alignment",)
+"""Experiments whose files are sweeps over pipelines and no settings of a run; a test holds them equal to the files."""
 """A folder of `conf/` that is no group of a run."""
 VERSION_BASE = "1.3"
 
@@ -59,6 +62,8 @@ class Composer:
         override = self.parse(line)
         if override.key_or_group == PIPELINE:
             raise UserError(f"{line}: is more than one run. Type python -m alignkit.pipeline {line}")
+        if override.key_or_group == EXPERIMENT and override.value() in OF_PIPELINES:
+            raise UserError(f"{line}: is an experiment of pipelines. Type python -m alignkit.pipeline {line}")
         if override.is_hydra_override():
             check_hydra_override(override, self.options)
             return line

@@ -12,8 +12,8 @@ from typing import final
 from alignkit.command_line import check_foreign, check_one, check_paths, is_question, read_flags
 from alignkit.composition import Composer, composing
 from alignkit.errors import UserError
-from alignkit.generate_config import Generation, carry_out, check_buildable, check_places, generation_of
 from alignkit.generate_settings import STREAM
+from alignkit.generation.config import Generation, carry_out, check_buildable, check_places, generation_of
 from alignkit.job import DONE, WRONG_INPUT, answer, claim, ending, give_up
 from alignkit.run_dir import RunDir, Scalar
 from alignkit.summary import print_table
@@ -123,7 +123,7 @@ def parse(argv: Sequence[str]) -> Request:
 
 def conclude(run: RunDir, results: dict[str, Scalar]) -> None:
     """The table and the directory."""
-    from alignkit.sample_results import results_table
+    from alignkit.generation.results import results_table
 
     print_table(results_table(results))
     print(f"run: {run.path}", flush=True)

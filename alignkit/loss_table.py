@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 from alignkit.configuration import loss_settings, packaged
 from alignkit.loss_settings import JointSettings, LossSettings
-from alignkit.losses.families import Loss, SampledLoss
+from alignkit.losses.families import Loss
+from alignkit.losses.rollout_families import SampledLoss
 from alignkit.modules.term_kinds import TERMS, kind_of
 from alignkit.resolution import LOSSES, PARTS, loss_parts, resolve
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from alignkit.data.preparation import PreparedData
 from alignkit.errors import UserError
 from alignkit.loss_settings import HeadSettings, LossSettings
-from alignkit.losses.families import SampledLoss
+from alignkit.losses.rollout_families import SampledLoss
 from alignkit.modules.objective import Objective
 from alignkit.modules.rollout_module import VALUE
 from alignkit.modules.rollout_objective import RolloutObjective

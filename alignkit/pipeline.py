@@ -16,11 +16,13 @@ from alignkit.command_line import is_question, read_flags
 from alignkit.errors import UserError
 from alignkit.help_page import head_comment
 from alignkit.job import CRASHED, DONE, WRONG_INPUT, ending, show
-from alignkit.pipeline_files import pipeline_files, read_pipeline
+from alignkit.pipelines.costs import costs_table, measure, write_costs
+from alignkit.pipelines.experiment import Experiment, unfold
+from alignkit.pipelines.files import pipeline_files, read_pipeline
+from alignkit.pipelines.stage_runs import RECORD, PlacedPipeline, check_finished, place, run_stages
+from alignkit.pipelines.stages import PipelineCommand, read_command
+from alignkit.pipelines.tables import jobs_table, stages_table
 from alignkit.run_dir import RunDir
-from alignkit.stage_runs import RECORD, PlacedPipeline, check_finished, place, run_stages
-from alignkit.stage_tables import jobs_table, stages_table
-from alignkit.stages import PipelineCommand, read_command
 from alignkit.summary import print_table
 from alignkit.sweep import STOPS, SWEEP, JobRecord, slug, write
 
@@ -34,6 +36,7 @@ Examples
   python -m alignkit.pipeline pipeline=rlhf                                            supervised, reward model, PPO; offline, minutes
   python -m alignkit.pipeline pipeline=dpo model=gpt2 dataset=hh_rlhf                  keys of a run are for all stages
   python -m alignkit.pipeline pipeline=rlhf stages.ppo.loss.kl_coefficient=0.02        after stages.STAGE. they are for one
+  python -m alignkit.pipeline experiment=cost_of_alignment                             RLHF, DPO and DPH side by side: what each costs
   python -m alignkit.pipeline -m pipeline=rlhf,dpo seed=0,1,2 stages.ppo.loss.kl_coefficient=0.01,0.05
                                                           a sweep: every combination; a stage that jobs have in common is run once
 
@@ -62,9 +65,10 @@ def main() -> int:
         flags = read_flags(argv)
         if is_question(flags):
             return answer(flags)
+        flags, experiment = unfold(flags)
         command = read_command(flags)
         with claimed(command) as folder:
-            return sweep(command, folder) if command.multirun else run_one(command, folder)
+            return sweep(command, folder, experiment) if command.multirun else run_one(command, folder)
     except BaseException as error:
         code, message = ending(error)
         show(error, code, message, debug="debug=true" in map(str.lower, argv))
@@ -141,8 +145,9 @@ def run_one(command: PipelineCommand, folder: Path) -> int:
     return DONE
 
 
-def sweep(command: PipelineCommand, folder: Path) -> int:
-    """Run each pipeline of a sweep; one that fails does not keep the others from running, one that is interrupted does.
+def sweep(command: PipelineCommand, folder: Path, experiment: Experiment | None = None) -> int:
+    """Run each pipeline of a sweep; one that fails does not keep the others from running, one that is interrupted does. An experiment
+    ends with the table of what it cost.
 
     Returns:
         The exit code.
@@ -160,6 +165,10 @@ def sweep(command: PipelineCommand, folder: Path) -> int:
         if code in STOPS:
             break
     write(folder, jobs)
+    if experiment is not None:
+        measured = [measure(pipeline, experiment.target) for pipeline, job in zip(placed, jobs, strict=True) if job.status == "done"]
+        write_costs(folder, measured, experiment.target)
+        print_table(costs_table(measured, experiment.target))
     return conclude(jobs, placed, folder, stopped=code if code in STOPS else None)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from alignkit.batches import PackedBatch
 from alignkit.data.examples import EncodedExample
 from alignkit.logps import completion_sums
-from alignkit.losses.outputs import ScoredRollout
+from alignkit.losses.rollout_outputs import ScoredRollout
 
 TENSORS = ("sampled_logps", "scores", "logps", "reference_logps", "values")
 """Fields of a rollout beside its examples."""

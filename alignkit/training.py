@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import pickle
 import resource
@@ -16,6 +17,7 @@ import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger, WandbLogger
+from transformers import PreTrainedModel
 
 from alignkit.assembly import Job, assemble, plan_packing, say
 from alignkit.callbacks.certificate import Certificate
@@ -271,6 +273,8 @@ def collect(run: RunDir, job: Job, measured: Mapping[str, Scalar], monitor: str,
         f"seconds_per_{'episode' if isinstance(job.module, RolloutModule) else 'pair'}": job.module.training_seconds
         / max(1, job.module.examples_done),
         "tokens_per_second": job.module.tokens_done / max(1e-9, job.module.training_seconds),
+        "completions": job.module.completions_done,
+        "models_held": models_held(),
         "peak_memory_bytes": peak_memory(job.module.device),
         "layout": job.data.steps.packing.layout,
         "policy_fingerprint": job.models.policy_fingerprint,
@@ -278,6 +282,12 @@ def collect(run: RunDir, job: Job, measured: Mapping[str, Scalar], monitor: str,
         "parameters": sum(parameter.numel() for parameter in job.module.backbone.parameters()),
         **{f"data/{name}": count for name, count in job.inputs.prepared.counts.items()},
     }
+
+
+def models_held() -> int:
+    """Language models that are in memory now: what a run could not let go of."""
+    gc.collect()
+    return sum(isinstance(thing, PreTrainedModel) and thing.get_output_embeddings() is not None for thing in gc.get_objects())
 
 
 def peak_memory(device: torch.device) -> int:

@@ -12,21 +12,29 @@ from typing import Any
 import pytest
 import yaml
 
+from alignkit import composition
 from alignkit.command_line import precheck
 from alignkit.composition import PIPELINE
 from alignkit.configuration import conf_dir
+from alignkit.errors import UserError
 from alignkit.help_page import head_comment
 from alignkit.loss_settings import HeadSettings
 from alignkit.metrics import METRICS, VALIDATION
 from alignkit.modules.term_kinds import reads_head
 from alignkit.optimizer_settings import OPTIMIZER_SETTINGS
+from alignkit.pipelines.experiment import pipeline_experiments
 from alignkit.resolution import LOSSES, PARTS, SCORERS, SOURCES, build_scorer, loss_fields, resolve
 from alignkit.rollout_settings import NO_SCORER
 from alignkit.scorers.scorer import ScorerKind
 from alignkit.settings import DatasetSettings, RunSettings
 
 FILES = sorted(conf_dir().rglob("*.yaml"))
-OPTIONS = [(file.parent.name, file.stem) for file in FILES if file.parent not in (conf_dir(), conf_dir() / PIPELINE)]
+OF_PIPELINES = pipeline_experiments(None)
+OPTIONS = [
+    (file.parent.name, file.stem)
+    for file in FILES
+    if file.parent not in (conf_dir(), conf_dir() / PIPELINE) and file not in OF_PIPELINES.values()
+]
 ALIASES = {"reward": "bradley_terry"}
 LABELS = {"reference": "source"}
 """The key that tells an option, where it is not `name`."""
@@ -43,7 +51,7 @@ MISSING = {
     "weighted": ["scorer.parts={a: {scorer: vader}}"],
 }
 """What an option leaves to the user."""
-NOT_LOSSES = {"__init__", "outputs", "families"}
+NOT_LOSSES = {"__init__", "outputs", "families", "rollout_outputs", "rollout_families"}
 NOBODY = {NO_SCORER}
 """Of the scorers, the one that has no class."""
 
@@ -72,6 +80,12 @@ def test_every_option_composes_and_passes_all_checks(group: str, option: str) ->
     (settings,) = precheck([f"{group}={option}", *MISSING.get(option, [])])
     if group != "experiment":
         assert getattr(getattr(settings, group), LABELS.get(group, "name")) == ALIASES.get(option, option)
+
+
+def test_experiments_of_pipelines_are_known_to_those_that_refuse_them() -> None:
+    assert set(OF_PIPELINES) == set(composition.OF_PIPELINES)
+    with pytest.raises(UserError, match=r"python -m alignkit\.pipeline experiment=cost_of_alignment"):
+        precheck(["experiment=cost_of_alignment"])
 
 
 LOSS_FILES = [loss for loss in options("loss") if PARTS not in read("loss", loss)]

@@ -42,7 +42,7 @@ WRONG = [
     ("+loss.betta=1", r"^loss\.betta: no such key\. Did you mean 'beta'\?"),
     ("++loss.head.dropuot=0.1", r"^loss\.head\.dropuot: no such key\. Did you mean 'dropout'\?"),
     ("loss=dpo loss.epsilon=0.1", r"^loss\.epsilon: dpo has no option 'epsilon'; .*cdpo, con_dph, .*sep_dph have it\.$"),
-    ("loss=sft +loss.head.dropout=0.1", r"^loss\.head: sft has no option 'head'; bradley_terry, .*con_dph, .*sep_dph have it"),
+    ("loss=sft +loss.head.dropout=0.1", r"^loss\.head: sft has no option 'head'; bradley_terry, .*con_dph, .*sep_dph, trpo have it"),
     ("optimizer=rmsprop optimizer.beta1=0.9", r"^optimizer\.beta1: rmsprop has no option 'beta1'; adamw.* ha(s|ve) it"),
     ("dataset=hh_rlhf dataset.noise=0.1", r"^dataset\.noise: hh_rlhf has no option 'noise'; reviews has it"),
     ("batch.size=4", r"^batch\.size: no such key"),

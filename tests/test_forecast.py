@@ -9,7 +9,6 @@ from itertools import pairwise
 import pytest
 import torch
 
-from alignkit import precomputation
 from alignkit.assembly import Inputs, plan_packing, read_inputs
 from alignkit.command_line import precheck
 from alignkit.forecast import GAPS, Seconds, forecast, needs_checkpointing, peak_memory, read_load, run_steps

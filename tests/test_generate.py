@@ -14,9 +14,9 @@ import yaml
 from alignkit import generate as shell
 from alignkit.errors import UserError
 from alignkit.generate_settings import GenerateSettings
+from alignkit.generation.results import CI95
 from alignkit.metrics import SCORES
 from alignkit.run_dir import RunDir, Scalar
-from alignkit.sample_results import CI95
 from alignkit.settings import RunSettings
 
 Command = Callable[..., int]
@@ -47,9 +47,9 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[RunSett
         run.write_results(RESULTS)
         return RESULTS
 
-    stand_in = types.ModuleType("alignkit.generation")
+    stand_in = types.ModuleType("alignkit.generation.run")
     stand_in.generate = generate  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "alignkit.generation", stand_in)
+    monkeypatch.setitem(sys.modules, "alignkit.generation.run", stand_in)
     monkeypatch.chdir(tmp_path)
     return calls
 

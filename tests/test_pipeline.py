@@ -54,7 +54,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RunSettings
     stand_in = types.ModuleType("alignkit.training")
     stand_in.train = train  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "alignkit.training", stand_in)
-    monkeypatch.setattr("alignkit.stage_runs.let_go", lambda: None)
+    monkeypatch.setattr("alignkit.pipelines.stage_runs.let_go", lambda: None)
     monkeypatch.chdir(tmp_path)
     return asked
 
@@ -368,7 +368,7 @@ def test_nothing_heavy_is_imported_before_a_mistake_is_told() -> None:
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="this system cannot forget a process's peak")
 def test_a_stage_forgets_the_peak_of_the_one_before() -> None:
     peak = "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss"
-    code = "import resource; from alignkit.stage_runs import forget_peak as forget; large = bytearray(2**29); del large; "
+    code = "import resource; from alignkit.pipelines.stage_runs import forget_peak as forget; large = bytearray(2**29); del large; "
     code += f"before = {peak}; forget(); print(before - {peak})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     kilobytes = int(done.stdout)

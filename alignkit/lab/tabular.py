@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.optim import LBFGS, Adam
 
 from alignkit.losses.dpo import DPO
-from alignkit.losses.outputs import Advantages, PairLogps, PolicyTokens, RolloutTokens, ScoredRollout
+from alignkit.losses.outputs import PairLogps
 from alignkit.losses.ppo import PPO
+from alignkit.losses.rollout_outputs import Advantages, PolicyTokens, RolloutTokens, ScoredRollout
 from alignkit.trust_region import backtrack, trust_region_step
 
 

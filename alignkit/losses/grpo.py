@@ -8,8 +8,8 @@ from typing import ClassVar, Literal, final
 from alignkit.advantages import clipped_surrogate, group_normalized, kl_estimates, token_rewards
 from alignkit.errors import check_choice
 from alignkit.logps import completion_lengths, completion_sums
-from alignkit.losses.families import RolloutLoss
-from alignkit.losses.outputs import Advantages, PolicyTokens, RolloutOutput, RolloutTokens, ScoredRollout
+from alignkit.losses.rollout_families import RolloutLoss
+from alignkit.losses.rollout_outputs import Advantages, PolicyTokens, RolloutOutput, RolloutTokens, ScoredRollout
 
 
 @final

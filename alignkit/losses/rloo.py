@@ -7,8 +7,8 @@ from typing import ClassVar, Literal, final
 
 from alignkit.advantages import bounded_exp, clipped_surrogate, leave_one_out, token_rewards
 from alignkit.logps import completion_sums
-from alignkit.losses.families import RewardKLLoss, RolloutLoss
-from alignkit.losses.outputs import Advantages, PolicyTokens, RolloutOutput, RolloutTokens, ScoredRollout
+from alignkit.losses.rollout_families import RewardKLLoss, RolloutLoss
+from alignkit.losses.rollout_outputs import Advantages, PolicyTokens, RolloutOutput, RolloutTokens, ScoredRollout
 
 
 @final

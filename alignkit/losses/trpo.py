@@ -10,8 +10,8 @@ from torch import Tensor
 
 from alignkit.advantages import bounded_exp, generalized_advantages, token_rewards, whiten
 from alignkit.errors import check_range
-from alignkit.losses.families import RewardKLLoss
-from alignkit.losses.outputs import Advantages, PolicyTokens, RolloutOutput, RolloutTokens, ScoredRollout
+from alignkit.losses.rollout_families import RewardKLLoss
+from alignkit.losses.rollout_outputs import Advantages, PolicyTokens, RolloutOutput, RolloutTokens, ScoredRollout
 
 
 @final

@@ -84,6 +84,7 @@ class AlignmentModule(SteppingModule):
         if isinstance(self.reference, MovingReference):
             self.reference.after_step(self.steps_done, self.backbone)
         self.examples_done += sum(batch.examples for batch in step.micro_batches)
+        self.completions_done += sum(batch.completions for batch in step.micro_batches)
         self.tokens_done += step.tokens
         self.training_seconds += time.perf_counter() - begun
         self._tokens += step.tokens

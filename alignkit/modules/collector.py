@@ -17,7 +17,7 @@ from alignkit.data.collate import micro_batches
 from alignkit.data.examples import EncodedExample
 from alignkit.data.packing import Packing
 from alignkit.errors import UserError
-from alignkit.losses.outputs import PolicyTokens
+from alignkit.losses.rollout_outputs import PolicyTokens
 from alignkit.metrics import (
     CLIPPED_SCORES,
     LENGTH,

@@ -13,8 +13,8 @@ from torch import Tensor
 from alignkit.data.collate import micro_batches
 from alignkit.data.prompts import PromptBatch
 from alignkit.errors import UserError
-from alignkit.losses.families import RolloutLoss
-from alignkit.losses.outputs import RolloutOutput
+from alignkit.losses.rollout_families import RolloutLoss
+from alignkit.losses.rollout_outputs import RolloutOutput
 from alignkit.metrics import (
     APPROX_KL,
     CLIP_FRACTION,

@@ -20,8 +20,8 @@ from alignkit.data.packing import Packing
 from alignkit.data.prompts import PromptBatch
 from alignkit.errors import UserError
 from alignkit.logps import completion_sums
-from alignkit.losses.families import RewardKLLoss, SampledLoss
-from alignkit.losses.outputs import PolicyTokens
+from alignkit.losses.rollout_families import RewardKLLoss, SampledLoss
+from alignkit.losses.rollout_outputs import PolicyTokens
 from alignkit.metrics import (
     ENTROPY,
     GOLD,
@@ -137,6 +137,7 @@ class RolloutModule(SteppingModule, Generic[LossT]):
             self.reference.after_step(self.steps_done, self.backbone)
         tokens, seconds = len(collected.rollout.logps), time.perf_counter() - begun
         self.examples_done += len(collected.rollout.scores)
+        self.completions_done += len(collected.rollout.scores)
         self.tokens_done += tokens
         self.training_seconds += seconds
         for name, value in (

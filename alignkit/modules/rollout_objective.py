@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from alignkit.data.forms import Form
-from alignkit.losses.families import SampledLoss
+from alignkit.losses.rollout_families import SampledLoss
 
 
 @final

@@ -21,7 +21,7 @@ from alignkit.optim import build_optimizer, build_schedule
 REFERENCE = "alignkit/reference_fingerprint"
 PROGRESS = "alignkit/progress"
 """Keys of a checkpoint: whom the run began against, and the counters."""
-COUNTERS = ("steps_done", "last_validated", "examples_done", "tokens_done", "training_seconds")
+COUNTERS = ("steps_done", "last_validated", "examples_done", "completions_done", "tokens_done", "training_seconds")
 
 
 class SteppingModule(LightningModule, ABC):
@@ -41,7 +41,7 @@ class SteppingModule(LightningModule, ABC):
         self.steps_done = 0
         self.last_validated = -1
         """`steps_done` at the newest validation."""
-        self.examples_done = self.tokens_done = 0
+        self.examples_done = self.completions_done = self.tokens_done = 0
         self.training_seconds = 0.0
         """Of training steps alone: no validation, no start."""
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from alignkit.advantages import truncated_weights
 from alignkit.batches import PackedBatch
-from alignkit.losses.families import SampledLoss
-from alignkit.losses.outputs import Advantages, RolloutTokens
+from alignkit.losses.rollout_families import SampledLoss
+from alignkit.losses.rollout_outputs import Advantages, RolloutTokens
 from alignkit.metrics import EXPLAINED_VARIANCE, IMPORTANCE, RETURN_MEAN, VALUE_MEAN
 from alignkit.modules.tally import Tally
 from alignkit.rollout import Rollout

@@ -17,12 +17,12 @@ from alignkit.losses.families import (
     RatedRewardsLoss,
     ReferenceFreeLoss,
     RunningLevelLoss,
-    SampledLoss,
     SortedPairLoss,
     StatesLoss,
     TokenLoss,
     WeightsLoss,
 )
+from alignkit.losses.rollout_families import SampledLoss
 from alignkit.modules.completion_terms import MismatchTerm, RankedLogpsTerm, RunningTerm
 from alignkit.modules.head_terms import HeadTerm, PairRewardsTerm, RankedRewardsTerm, RatedRewardsTerm, StatesTerm, WeightsTerm
 from alignkit.modules.pair_terms import AdaptivePairTerm, PairLogpsTerm, ReferenceFreeTerm, SortedPairTerm

@@ -15,7 +15,7 @@ from alignkit.data.collate import micro_batches
 from alignkit.data.prompts import PromptBatch
 from alignkit.logps import token_divergences
 from alignkit.losses.forward_kl import ForwardKL
-from alignkit.losses.outputs import PolicyTokens
+from alignkit.losses.rollout_outputs import PolicyTokens
 from alignkit.losses.trpo import TRPO
 from alignkit.metrics import STEP_FRACTION, SURROGATE_GAIN, TRUST_KL, VALUE_LOSS
 from alignkit.modules.fisher import FisherProducts

@@ -16,9 +16,9 @@ import torch
 from transformers import AutoTokenizer
 
 from alignkit import generate as shell
-from alignkit.answering import Answering
 from alignkit.command_line import precheck
-from alignkit.generate_config import carry_out
+from alignkit.generation.answering import Answering
+from alignkit.generation.config import carry_out
 from alignkit.job import carry_out as carry_out_training
 from alignkit.metrics import GOLD, KL, KL_K3, LENGTH, SCORES
 from alignkit.models.export import load_aligned
@@ -183,7 +183,7 @@ def test_an_interruption_leaves_the_rows_that_were_written(
 def test_what_cannot_work_is_told_before_weights_are_loaded_and_leaves_nothing(
     command: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alignkit.answering.load_backbone", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("alignkit.generation.answering.load_backbone", lambda *_: pytest.fail("weights were loaded"))
     for argv, words in (
         (["max_tokens=512"], "rollout.max_tokens = 512: the model has positions for 512, prompt included."),
         (["prompts=-"], "prompts: there is none."),

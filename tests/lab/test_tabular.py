@@ -20,8 +20,8 @@ from alignkit.lab.tabular import (
     trust_region_update,
 )
 from alignkit.losses.dpo import DPO
-from alignkit.losses.outputs import PolicyTokens
 from alignkit.losses.ppo import PPO
+from alignkit.losses.rollout_outputs import PolicyTokens
 from alignkit.rejection import acceptance_chances
 
 WORLD = TabularWorld(

@@ -28,7 +28,6 @@ from alignkit.losses.families import (
     RatedRewardsLoss,
     ReferenceFreeLoss,
     RunningLevelLoss,
-    SampledLoss,
     SortedPairLoss,
     StatesLoss,
     TokenLoss,
@@ -36,10 +35,13 @@ from alignkit.losses.families import (
     smoothed_logistic,
 )
 from alignkit.losses.outputs import PairLogps, PairRewards, PairwiseOutput
+from alignkit.losses.rollout_families import SampledLoss
 
 LOSSES = Path(families.__file__).parent
 CONF = Path(__file__).parents[2] / "conf" / "loss"
-NAMES = sorted(path.stem for path in LOSSES.glob("*.py") if path.stem not in ("__init__", "families", "outputs"))
+NAMES = sorted(
+    path.stem for path in LOSSES.glob("*.py") if path.stem not in ("__init__", "families", "outputs", "rollout_families", "rollout_outputs")
+)
 
 
 def public_classes(name: str) -> list[type[Loss]]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alignkit.errors import UserError
 from alignkit.losses.grpo import GRPO
-from alignkit.losses.outputs import PolicyTokens, RolloutTokens, ScoredRollout
+from alignkit.losses.rollout_outputs import PolicyTokens, RolloutTokens, ScoredRollout
 
 USUAL = GRPO(
     kl_coefficient=0.04,

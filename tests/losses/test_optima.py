@@ -15,17 +15,10 @@ from torch import Tensor
 from alignkit.configuration import loss_settings, packaged
 from alignkit.loss_table import loss_names
 from alignkit.losses.aot import rank_partners
-from alignkit.losses.families import AdaptivePairLoss, PairRewardsLoss, ReferenceFreeLoss, SampledLoss
-from alignkit.losses.outputs import (
-    CompletionLogps,
-    PairLogps,
-    PairRewards,
-    PolicyTokens,
-    Ranking,
-    RolloutTokens,
-    ScoredRollout,
-    TokenLogps,
-)
+from alignkit.losses.families import AdaptivePairLoss, PairRewardsLoss, ReferenceFreeLoss
+from alignkit.losses.outputs import CompletionLogps, PairLogps, PairRewards, Ranking, TokenLogps
+from alignkit.losses.rollout_families import SampledLoss
+from alignkit.losses.rollout_outputs import PolicyTokens, RolloutTokens, ScoredRollout
 from alignkit.resolution import LOSSES, loss_fields, resolve
 
 TOKENS = 4

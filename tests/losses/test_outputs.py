@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 import torch
 
-from alignkit.losses.outputs import PairLogps, PairRewards, PairwiseOutput, PolicyTokens, RolloutTokens, ScoredRollout, TokenLogps
+from alignkit.losses.outputs import PairLogps, PairRewards, PairwiseOutput, TokenLogps
+from alignkit.losses.rollout_outputs import PolicyTokens, RolloutTokens, ScoredRollout
 
 PAIR_LOGPS = ("chosen", "rejected", "chosen_tokens", "rejected_tokens")
 PAIR_REWARDS = ("chosen", "rejected", "margins")

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alignkit.losses.outputs import PolicyTokens, RolloutOutput, RolloutTokens, ScoredRollout
 from alignkit.losses.ppo import PPO
+from alignkit.losses.rollout_outputs import PolicyTokens, RolloutOutput, RolloutTokens, ScoredRollout
 
 USUAL = PPO(
     kl_coefficient=0.15,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignkit.losses.outputs import PolicyTokens, RolloutTokens, ScoredRollout
 from alignkit.losses.rloo import RLOO
+from alignkit.losses.rollout_outputs import PolicyTokens, RolloutTokens, ScoredRollout
 
 USUAL = RLOO(
     kl_coefficient=0.1,

@@ -13,11 +13,11 @@ import yaml
 from torch import Tensor
 
 from alignkit.errors import UserError
-from alignkit.losses.families import RolloutLoss
 from alignkit.losses.grpo import GRPO
-from alignkit.losses.outputs import PolicyTokens, RolloutOutput, RolloutTokens, ScoredRollout
 from alignkit.losses.ppo import PPO
 from alignkit.losses.rloo import RLOO
+from alignkit.losses.rollout_families import RolloutLoss
+from alignkit.losses.rollout_outputs import PolicyTokens, RolloutOutput, RolloutTokens, ScoredRollout
 from alignkit.resolution import build
 
 CONF = Path(__file__).parents[2] / "conf" / "loss"

@@ -13,8 +13,8 @@ import yaml
 from torch import Tensor
 
 from alignkit.errors import UserError
-from alignkit.losses.outputs import PolicyTokens, RolloutTokens, ScoredRollout
 from alignkit.losses.ppo import PPO
+from alignkit.losses.rollout_outputs import PolicyTokens, RolloutTokens, ScoredRollout
 from alignkit.losses.trpo import TRPO
 from alignkit.resolution import build
 

@@ -17,7 +17,7 @@ from alignkit.data.examples import EncodedExample
 from alignkit.data.packing import Packing
 from alignkit.data.steps import Steps
 from alignkit.loss_settings import HeadSettings
-from alignkit.losses.families import SampledLoss
+from alignkit.losses.rollout_families import SampledLoss
 from alignkit.models.backbone import Backbone
 from alignkit.models.heads import Heads
 from alignkit.models.reference import LiveReference, Reference, frozen_copy

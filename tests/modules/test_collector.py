@@ -11,7 +11,7 @@ from alignkit.batches import PackedBatch
 from alignkit.data.examples import EncodedExample
 from alignkit.data.packing import Packing
 from alignkit.errors import UserError
-from alignkit.losses.outputs import PolicyTokens
+from alignkit.losses.rollout_outputs import PolicyTokens
 from alignkit.metrics import CLIPPED_SCORES, LENGTH, LENGTH_PENALTY, SCORE_PART, TERMINATED, TERMINATOR_PENALTY
 from alignkit.modules.collector import Collector, Writing
 from alignkit.rollout_settings import RewardSettings

@@ -13,9 +13,9 @@ from alignkit.command_line import precheck, read_flags
 from alignkit.composition import Composer, composing
 from alignkit.configuration import conf_dir
 from alignkit.errors import UserError
-from alignkit.pipeline_files import pipeline_files, read_pipeline
-from alignkit.stage_kinds import STAGE_KINDS, fill
-from alignkit.stages import PipelineCommand, Stage, StageReader, read_command
+from alignkit.pipelines.files import pipeline_files, read_pipeline
+from alignkit.pipelines.stage_kinds import STAGE_KINDS, fill
+from alignkit.pipelines.stages import PipelineCommand, Stage, StageReader, read_command
 
 Compose: TypeAlias = Callable[..., tuple[Stage, ...]]
 
@@ -41,7 +41,7 @@ def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pipeline").mkdir()
     (tmp_path / "pipeline" / "three.yaml").write_text(THREE, encoding="utf-8")
     (tmp_path / "pipeline" / "dpo.yaml").write_text((conf_dir() / "pipeline" / "dpo.yaml").read_text(encoding="utf-8"))
-    monkeypatch.setattr("alignkit.pipeline_files.conf_dir", lambda: tmp_path)
+    monkeypatch.setattr("alignkit.pipelines.files.conf_dir", lambda: tmp_path)
 
 
 def read(*argv: str) -> PipelineCommand:

@@ -16,8 +16,8 @@ from alignkit.command_line import check_one
 from alignkit.composition import Composer, composing
 from alignkit.errors import UserError
 from alignkit.generate import HELP, parse
-from alignkit.generate_config import OWN, SHORT, Generation, check_buildable, check_places, generation_of, generation_yaml
 from alignkit.generate_settings import GenerateSettings
+from alignkit.generation.config import OWN, SHORT, Generation, check_buildable, check_places, generation_of, generation_yaml
 
 Read: TypeAlias = Callable[..., Generation]
 

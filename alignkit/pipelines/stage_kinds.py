@@ -12,13 +12,13 @@ from typing import Any, final
 import yaml
 from omegaconf import DictConfig
 
-from alignkit import generate_config
 from alignkit.command_line import Job, check_buildable, check_models, check_paths
 from alignkit.configuration import check_config, config_yaml
-from alignkit.generate_config import Generation
 from alignkit.generate_settings import HELD_OUT, GenerateSettings
+from alignkit.generation import config as generation_config
+from alignkit.generation.config import Generation
 from alignkit.job import carry_out
-from alignkit.pipeline_files import GENERATE, TRAIN
+from alignkit.pipelines.files import GENERATE, TRAIN
 from alignkit.run_dir import RunDir, Scalar
 from alignkit.settings import RunSettings
 from alignkit.summary import START
@@ -147,21 +147,21 @@ class GenerateStage(StageKind):
     """`alignkit.generate`."""
 
     def read(self, cfg: DictConfig) -> StageSettings:
-        generation = generate_config.generation_of(cfg)
+        generation = generation_config.generation_of(cfg)
         return StageSettings(run=generation.settings, own=generation.own)
 
     def check_places(self, settings: StageSettings) -> None:
         check_paths(settings.run)
-        generate_config.check_places(self.generation(settings))
+        generation_config.check_places(self.generation(settings))
 
     def check_values(self, settings: StageSettings) -> None:
-        generate_config.check_buildable(self.generation(settings))
+        generation_config.check_buildable(self.generation(settings))
 
     def config_yaml(self, settings: StageSettings) -> str:
-        return generate_config.generation_yaml(self.generation(settings))
+        return generation_config.generation_yaml(self.generation(settings))
 
     def carry_out(self, settings: StageSettings, run: RunDir) -> dict[str, Scalar]:
-        return generate_config.carry_out(self.generation(settings), run)
+        return generation_config.carry_out(self.generation(settings), run)
 
     def label(self, settings: StageSettings) -> str:
         return f"{settings.own.keep} of {settings.run.rollout.samples}"

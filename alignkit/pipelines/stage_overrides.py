@@ -11,8 +11,8 @@ from alignkit.command_line import check_one
 from alignkit.composition import PIPELINE, Composer
 from alignkit.configuration import packaged
 from alignkit.errors import UserError, did_you_mean
-from alignkit.pipeline_files import PipelineFile, StageFile
-from alignkit.stage_kinds import PLACE
+from alignkit.pipelines.files import PipelineFile, StageFile
+from alignkit.pipelines.stage_kinds import PLACE
 
 OWN = "stages."
 """Before a stage's name and an override for it alone: `stages.ppo.loss.kl_coefficient=0.05`."""

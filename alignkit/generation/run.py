@@ -12,18 +12,18 @@ from typing import Any, TextIO
 
 import torch
 
-from alignkit.answered import AnsweredPrompt
-from alignkit.answering import Answering, build_answering
 from alignkit.assembly import say
 from alignkit.audit_page import visible
-from alignkit.chat import converse
 from alignkit.errors import UserError
 from alignkit.generate_settings import ALL, CHAT, STREAM, GenerateSettings
+from alignkit.generation.answered import AnsweredPrompt
+from alignkit.generation.answering import Answering, build_answering
+from alignkit.generation.chat import converse
+from alignkit.generation.keeping import Keeper
+from alignkit.generation.results import results_of
 from alignkit.hardware import keep_freed_memory
-from alignkit.keeping import Keeper
 from alignkit.metrics import LENGTH
 from alignkit.run_dir import RunDir, Scalar
-from alignkit.sample_results import results_of
 from alignkit.settings import RunSettings
 from alignkit.training import peak_memory
 

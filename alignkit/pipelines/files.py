@@ -32,7 +32,7 @@ class StageFile:
 
     name: str
     command: str
-    """A key of `alignkit.stage_kinds.STAGE_KINDS`."""
+    """A key of `alignkit.pipelines.stage_kinds.STAGE_KINDS`."""
     options: tuple[str, ...]
     """Overrides that give way to all that a user types."""
     wiring: tuple[str, ...]

@@ -16,18 +16,19 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from alignkit.advantages import KL_ESTIMATORS
-from alignkit.answered import AnsweredPrompt
 from alignkit.assembly import load_backbone, plan_packing
 from alignkit.batches import PackedBatch
-from alignkit.chat import Stream
 from alignkit.data.encoding import Encoder
 from alignkit.data.examples import EncodedExample, Message, PreferenceExample
 from alignkit.data.packing import Packing
 from alignkit.errors import UserError
 from alignkit.generate_settings import CHAT, HELD_OUT, TRAINING, GenerateSettings
+from alignkit.generation.answered import AnsweredPrompt
+from alignkit.generation.chat import Stream
+from alignkit.generation.prompt_reading import Prompt, PromptReader, read_prompts
 from alignkit.hardware import device_kind
 from alignkit.logps import completion_sums
-from alignkit.losses.outputs import PolicyTokens
+from alignkit.losses.rollout_outputs import PolicyTokens
 from alignkit.metrics import KL, KL_K3, LENGTH, TERMINATED
 from alignkit.models.backbone import Backbone
 from alignkit.models.freezing import freeze
@@ -35,7 +36,6 @@ from alignkit.models.loading import check_fit, load_config, load_tokenizer
 from alignkit.models.location import locate
 from alignkit.models.reference import LiveReference, fingerprint
 from alignkit.modules.collector import Collector, Writing, read_tokens
-from alignkit.prompt_reading import Prompt, PromptReader, read_prompts
 from alignkit.rollout_settings import NO_SCORER
 from alignkit.rollouts import gold_settings, open_scorer
 from alignkit.run_dir import Scalar

@@ -15,7 +15,7 @@ from alignkit.command_line import precheck
 from alignkit.data.encoding import Encoder
 from alignkit.data.examples import Message, PreferenceExample
 from alignkit.errors import UserError
-from alignkit.prompt_reading import Prompt, PromptReader, read_prompts
+from alignkit.generation.prompt_reading import Prompt, PromptReader, read_prompts
 from alignkit.settings import RunSettings
 
 TEMPLATE = "{% for m in messages %}{{ '<s> ' + m['content'] + ' </s> ' }}{% endfor %}{% if add_generation_prompt %}{{ '<s> ' }}{% endif %}"

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 import pytest
 from transformers import AutoTokenizer
 
-from alignkit.answered import AnsweredPrompt
-from alignkit.chat import Stream, converse
 from alignkit.data.examples import PreferenceExample
 from alignkit.errors import UserError
+from alignkit.generation.answered import AnsweredPrompt
+from alignkit.generation.chat import Stream, converse
 from alignkit.models.backbone import Backbone
 from alignkit.models.location import locate
 from alignkit.sampling.sampler import Distribution

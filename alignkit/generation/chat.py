@@ -8,10 +8,10 @@ from typing import final
 
 from transformers import PreTrainedTokenizerBase
 
-from alignkit.answered import AnsweredPrompt
 from alignkit.audit_page import is_harmless, visible
 from alignkit.data.examples import Message, PreferenceExample
 from alignkit.errors import UserError
+from alignkit.generation.answered import AnsweredPrompt
 
 ASK = "> "
 INCOMPLETE = "\ufffd"

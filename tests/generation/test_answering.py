@@ -11,11 +11,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from alignkit.answering import Divergence, continuations, room_of
 from alignkit.command_line import precheck
 from alignkit.data.examples import EncodedExample
 from alignkit.data.packing import Packing
 from alignkit.errors import UserError
+from alignkit.generation.answering import Divergence, continuations, room_of
 from alignkit.metrics import KL, KL_K3
 from alignkit.models.backbone import Backbone
 from alignkit.settings import RunSettings

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from alignkit.answered import AnsweredPrompt
 from alignkit.data.examples import Message
 from alignkit.data.sources.local import Local
 from alignkit.generate_settings import GenerateSettings
-from alignkit.keeping import Keeper, above
+from alignkit.generation.answered import AnsweredPrompt
+from alignkit.generation.keeping import Keeper, above
 from alignkit.metrics import LENGTH, SCORE_PART, TERMINATED
 
 LOCAL = Local(columns={}, ratings=[])

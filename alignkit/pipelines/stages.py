@@ -14,9 +14,9 @@ from alignkit.command_line import check_foreign, check_one, expand, naming_job
 from alignkit.composition import Composer, composing
 from alignkit.config_checks import check_name
 from alignkit.errors import UserError
-from alignkit.pipeline_files import PipelineFile, read_pipeline
-from alignkit.stage_kinds import PLACE, STAGE_KINDS, StageKind, StageSettings, fill, rehearsal, telling_config
-from alignkit.stage_overrides import OWN, Typed, apart, layers, mark, unmark, without_idle
+from alignkit.pipelines.files import PipelineFile, read_pipeline
+from alignkit.pipelines.stage_kinds import PLACE, STAGE_KINDS, StageKind, StageSettings, fill, rehearsal, telling_config
+from alignkit.pipelines.stage_overrides import OWN, Typed, apart, layers, mark, unmark, without_idle
 
 TIME = "runs/${now:%Y-%m-%d}/${now:%H-%M-%S}"
 

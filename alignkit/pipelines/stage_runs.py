@@ -15,9 +15,9 @@ from typing import Any, final
 from alignkit.errors import UserError
 from alignkit.job import DONE, WRONG_INPUT, ending, give_up
 from alignkit.metrics import VALIDATION
+from alignkit.pipelines.stage_kinds import StageSettings, fill, telling_config
+from alignkit.pipelines.stages import Pipeline, Stage
 from alignkit.run_dir import RunDir, Scalar, jsonable
-from alignkit.stage_kinds import StageSettings, fill, telling_config
-from alignkit.stages import Pipeline, Stage
 from alignkit.summary import START, number
 from alignkit.sweep import STOPS
 

@@ -8,8 +8,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from alignkit.pipelines.stage_runs import StageRecord
 from alignkit.run_dir import Scalar
-from alignkit.stage_runs import StageRecord
 from alignkit.summary import SWEEP_METRICS, number
 from alignkit.sweep import JobRecord
 

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from alignkit.answered import AnsweredPrompt
 from alignkit.best_of_n import expected_best, kl_bound, rank_chances
+from alignkit.generation.answered import AnsweredPrompt
 from alignkit.metrics import GOLD, GOLD_STD, KL, KL_K3, LENGTH, SCORE_PART, SCORES, SCORES_STD, TERMINATED
 from alignkit.run_dir import Scalar
 from alignkit.summary import BYTES, number

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignkit.answered import AnsweredPrompt
+from alignkit.generation.answered import AnsweredPrompt
+from alignkit.generation.results import competitors, gold_of_best, results_of, results_table
 from alignkit.metrics import GOLD, LENGTH, SCORES, SCORES_STD, TERMINATED
-from alignkit.sample_results import competitors, gold_of_best, results_of, results_table
 
 
 def answered(scores: tuple[float, ...] | None, gold: tuple[float, ...] | None = None, count: int = 0) -> AnsweredPrompt:

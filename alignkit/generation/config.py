@@ -196,7 +196,7 @@ def carry_out(generation: Generation, run: RunDir, *, rows: TextIO | None = None
     run.config.write_text(generation_yaml(generation), encoding="utf-8")
     with terminable():
         # The first import of torch's big users: everything that can be wrong without them has been checked.
-        from alignkit.generation import generate
+        from alignkit.generation.run import generate
 
         return generate(generation.settings, generation.own, run, rows=rows)
 

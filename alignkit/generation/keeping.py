@@ -9,8 +9,8 @@ from typing import Any, final
 
 import torch
 
-from alignkit.answered import AnsweredPrompt
 from alignkit.generate_settings import BEST, PAIRS, QUANTILE, RSO, GenerateSettings
+from alignkit.generation.answered import AnsweredPrompt
 from alignkit.rejection import above_quantile, rejection_sample
 
 
