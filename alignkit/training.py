@@ -287,7 +287,8 @@ def collect(run: RunDir, job: Job, measured: Mapping[str, Scalar], monitor: str,
 def models_held() -> int:
     """Language models that are in memory now: what a run could not let go of."""
     gc.collect()
-    return sum(isinstance(thing, PreTrainedModel) and thing.get_output_embeddings() is not None for thing in gc.get_objects())
+    # By type: to ask a foreign object for its class may run its code.
+    return sum(issubclass(type(thing), PreTrainedModel) and thing.get_output_embeddings() is not None for thing in gc.get_objects())
 
 
 def peak_memory(device: torch.device) -> int:

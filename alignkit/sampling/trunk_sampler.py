@@ -13,6 +13,7 @@ from transformers import DynamicCache
 from alignkit.errors import UserError
 from alignkit.logps import chunk_rows
 from alignkit.models.backbone import Backbone
+from alignkit.sampling.conversions import weights_converted_once
 from alignkit.sampling.kv_cache import growing_cache
 from alignkit.sampling.sampler import Distribution, Sample, draw
 
@@ -29,8 +30,7 @@ class TrunkSampler:
     - A completion ends with the terminator, which belongs to it, or where it is as long as it may be.
     - Random numbers are a function of the seed, the prompt's place and the sample's number.
 
-    Logits exist for one position of a chunk of the sequences at a time. Runs under the caller's autocast, in which weights are converted
-    once.
+    Logits exist for one position of a chunk of the sequences at a time. Runs under the caller's autocast.
     """
 
     def __init__(
@@ -68,7 +68,8 @@ class TrunkSampler:
         for numbers in uniforms.split(max(1, self.tokens // (max(lengths) + self.max_tokens)), 1):
             count = numbers.shape[1]
             for places in self._batches(lengths, count):
-                drawn = self._continue([prompts[place] for place in places], count, numbers[places].flatten(0, 1))
+                with weights_converted_once(self.backbone.lm):
+                    drawn = self._continue([prompts[place] for place in places], count, numbers[places].flatten(0, 1))
                 for number, place in enumerate(places):
                     answers[place] += drawn[number * count : (number + 1) * count]
         return answers

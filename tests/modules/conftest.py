@@ -128,6 +128,7 @@ def fit_rollouts(
     pairs: int = 4,
     logger: Any = False,
     validation: Sequence[EncodedExample] = (),
+    precision: Any = "32-true",
 ) -> Trainer:
     """All updates of the module's recipe, on the CPU; nothing is written."""
     from lightning import Trainer
@@ -138,6 +139,7 @@ def fit_rollouts(
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
+        precision=precision,
         max_epochs=1,
         max_steps=-1,
         limit_val_batches=None if validation else 0,

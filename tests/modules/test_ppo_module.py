@@ -144,6 +144,23 @@ def test_one_pass_leaves_every_ratio_at_one(sampled_loss, double, rollout_module
     assert later[CLIP_FRACTION] > 0
 
 
+def test_in_bf16_every_pass_runs_on_the_weights_of_the_step_before(sampled_loss, ending_lm, rollout_module, prompts, fit_samples):
+    # an autocast with a cache keeps converted weights until its context ends, and that of a training step holds all passes
+    module = rollout_module(sampled_loss("ppo", epochs=3), ending_lm())
+    original, passes = module.policy_tokens, []
+
+    def compared(batch, **options):
+        tokens = original(batch, **options)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            passes.append(torch.equal(tokens.logps, original(batch, **options).logps))
+        return tokens
+
+    module.policy_tokens = compared
+    fit_samples(module, prompts, precision="bf16-mixed")
+    assert len(passes) > 3
+    assert all(passes)
+
+
 @pytest.mark.parametrize("name", ["rloo", "grpo"])
 def test_the_first_step_without_a_value_head_is_reinforce(name, sampled_loss, double, rollout_module, prompts, fit_samples):
     # policy and reference are one, so that no KL is paid; completions count alike, and grpo takes the mean over their tokens
