@@ -11,10 +11,8 @@ from lightning import Callback, LightningModule, Trainer
 from alignkit.data.examples import EncodedExample
 from alignkit.metrics import GOLD, GOLD_STD, LENGTH, TERMINATED, VALIDATION
 from alignkit.modules.collector import Collector
+from alignkit.modules.rollout_module import Stream
 from alignkit.modules.stepping import SteppingModule
-
-STREAM = 2
-"""Of random numbers: that of PPO's held-out samples, so that both draw the same from the same policy."""
 
 
 @final
@@ -25,7 +23,7 @@ class GoldSamples(Callback):
         """`collector`: its scorer is the gold one."""
         self._collector = collector
         self._prompts = prompts
-        self._seed = (seed * 1_000_003 * 3 + STREAM) % 2**63
+        self._seed = Stream.HELD_OUT.seed(seed, 0)  # that of PPO's held-out samples, so that both draw the same from the same policy
 
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

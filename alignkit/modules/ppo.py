@@ -48,7 +48,7 @@ class PPOModule(RolloutModule[RolloutLoss]):
     def improve(self, rollout: Rollout, prompts: PromptBatch, optimizer: LightningOptimizer) -> None:
         stored = self.store(rollout)
         before = [tensor.clone() for tensor in stored.everything()] if self.steps_done == 0 else []
-        order = torch.Generator().manual_seed(self._seed(prompts.step, Stream.ORDER))
+        order = torch.Generator().manual_seed(Stream.ORDER.seed(self.rollouts.seed, prompts.step))
         stop = False
         passes = 0
         while passes < self.loss.epochs and not stop:

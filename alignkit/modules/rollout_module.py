@@ -73,6 +73,10 @@ class Stream(IntEnum):
     HELD_OUT = 2
     """Samples, of a validation."""
 
+    def seed(self, run_seed: int, step: int) -> int:
+        """Of the generator in one step of a run."""
+        return ((run_seed * 1_000_003 + step) * len(Stream) + self) % 2**63
+
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,7 +166,7 @@ class RolloutModule(SteppingModule, Generic[LossT]):
         collected = self.rollouts.collector(
             prompts.examples,
             samples=self.rollouts.settings.samples,
-            seed=self._seed(prompts.step, Stream.SAMPLES),
+            seed=Stream.SAMPLES.seed(self.rollouts.seed, prompts.step),
             read=self.read,
             device=self.device,
         )
@@ -208,7 +212,7 @@ class RolloutModule(SteppingModule, Generic[LossT]):
 
     def validation_step(self, prompts: PromptBatch, index: int) -> None:
         collected = self.rollouts.collector(
-            prompts.examples, samples=1, seed=self._seed(0, Stream.HELD_OUT), read=self.read, device=self.device
+            prompts.examples, samples=1, seed=Stream.HELD_OUT.seed(self.rollouts.seed, 0), read=self.read, device=self.device
         )
         rollout, tally = collected.rollout, Tally()
         self._tally_rollout(tally, collected)
@@ -247,9 +251,6 @@ class RolloutModule(SteppingModule, Generic[LossT]):
         """The type of matrix products, which decides what is rounding."""
         kind = self.device.type
         return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.backbone.lm.dtype
-
-    def _seed(self, step: int, stream: Stream) -> int:
-        return ((self.rollouts.seed * 1_000_003 + step) * len(Stream) + stream) % 2**63
 
     def _keep(self, rollout: Rollout) -> None:
         if self.rollouts.settings.reuse > 0:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 
-from measure import run_child
+from measure import Child, run_child
 
 HERE = Path(__file__).resolve().parent
 LOSSES = {"dpo": "dpo", "reward": "bradley_terry", "sft": "sft"}
@@ -197,16 +197,21 @@ class Contest:
         return [tokens[step] for step in sorted(tokens)]
 
     def _run(self, command: list[str], job: dict[str, Any]) -> Measured:
-        """One worker to its end.
-
-        Raises:
-            WorkerError: with the end of its output.
-        """
         stem = self.folder / f"job{self._runs}"
         self._runs += 1
-        file, log, result = (stem.with_suffix(suffix) for suffix in (".json", ".log", ".result"))
-        file.write_text(json.dumps({**job, "result": str(result), "started": time.time()}))
-        child = run_child([*command, str(file)], log, threads=self.training.threads)
-        if not result.exists():
-            raise WorkerError(f"{command[-1]} ended with {child.exit_code}:\n" + "\n".join(log.read_text().splitlines()[-25:]))
-        return Measured(**json.loads(result.read_text()), peak_bytes=child.peak_bytes, command_seconds=child.seconds)
+        result, child = run_worker(command, stem, job, threads=self.training.threads)
+        return Measured(**result, peak_bytes=child.peak_bytes, command_seconds=child.seconds)
+
+
+def run_worker(command: list[str], stem: Path, job: dict[str, Any], *, threads: int) -> tuple[dict[str, Any], Child]:
+    """One worker to its end: what it reports and what its process cost. Its files are `stem` with suffixes.
+
+    Raises:
+        WorkerError: with the end of its output.
+    """
+    file, log, result = (stem.with_suffix(suffix) for suffix in (".json", ".log", ".result"))
+    file.write_text(json.dumps({**job, "result": str(result), "started": time.time()}))
+    child = run_child([*command, str(file)], log, threads=threads)
+    if not result.exists():
+        raise WorkerError(f"{command[-1]} ended with {child.exit_code}:\n" + "\n".join(log.read_text().splitlines()[-25:]))
+    return json.loads(result.read_text()), child

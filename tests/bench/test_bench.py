@@ -16,6 +16,9 @@ sys.path.append(str(Path(__file__).parent))  # the scripts are run by path and i
 from contest import Contest, Training, TRLJob
 from flops import ModelSize, training_flops, visible_pairs
 from measure import job_order, median, parse_arguments, ratios, run_child, split, worst_difference
+from ppo_contest import PPOContest, PPOMeasured, TRLPPOJob, Updates
+from trl_environment import TRL, TRL_PPO, requirements
+from versus_ppo import TINY, PPOOptions, summarise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,3 +125,65 @@ def test_the_worker_reads_only_what_a_job_of_trl_has() -> None:
     text = (Path(__file__).parent / "trl_worker.py").read_text()
     read = {part.split('"')[0] for part in text.split('job["')[1:]}
     assert read - {"result", "started"} <= {field.name for field in dataclasses.fields(TRLJob)}
+
+
+def test_the_ppo_worker_reads_only_what_a_job_has() -> None:
+    text = (Path(__file__).parent / "trl_ppo_worker.py").read_text()
+    read = {part.split('"')[0] for part in text.split('job["')[1:]}
+    assert read - {"result", "started"} == {field.name for field in dataclasses.fields(TRLPPOJob)}
+
+
+def test_an_environment_of_trl_is_what_runs_here_but_for_what_is_asked_for() -> None:
+    usual, pinned = requirements(), requirements(TRL_PPO, ["transformers==5.0.0", "numpy<2"])
+    assert usual[0] == f"trl=={TRL}"
+    assert pinned[0] == f"trl=={TRL_PPO}"
+    assert [name for name in pinned[1:] if name not in usual] == ["transformers==5.0.0", "numpy<2"]
+    assert [name for name in usual[1:] if name not in pinned] == [next(name for name in usual if name.startswith("transformers"))]
+
+
+def test_micro_batches_that_do_not_divide_an_update_are_not_tried() -> None:
+    options = PPOOptions(objective="ppo", episodes=6, trl_precision=("fp32",), trl_micro=(1, 4, 6))
+    assert [(variant.micro, variant.rollout) for variant in options.variants()] == [(1, 6), (6, 6)]
+
+
+def ppo_run(*, seconds: list[float], cpu: list[float], gib: float) -> PPOMeasured:
+    return PPOMeasured(
+        step_seconds=seconds,
+        cpu_seconds=cpu,
+        sampling_seconds=[],
+        episodes=2,
+        scores=[],
+        kls=[],
+        startup_seconds=1.0,
+        threads=2,
+        versions={},
+        settings={},
+        peak_bytes=int(gib * 2**30),
+        command_seconds=0.0,
+    )
+
+
+def test_ppo_is_summarised_by_the_median_of_ratios_of_the_same_update() -> None:
+    runs = {
+        "alignkit": [ppo_run(seconds=[2.0, 4.0], cpu=[4.0, 6.0], gib=1.0), ppo_run(seconds=[9.0, 4.0], cpu=[4.0, 6.0], gib=2.0)],
+        "trl": [ppo_run(seconds=[4.0, 16.0], cpu=[8.0, 8.0], gib=4.0), ppo_run(seconds=[9.0, 16.0], cpu=[8.0, 8.0], gib=4.0)],
+    }
+    line = summarise(runs)["alignkit"]
+    # updates 2, 4, 9, 4 have the median 4, of two episodes each; ratios 2/4, 4/16, 9/9, 4/16: sorted .25 .25 .5 1
+    assert line["seconds_per_episode"] == 2.0
+    assert line["seconds_ratio_to_trl"] == 0.375
+    assert line["cpu_seconds_ratio_to_trl"] == 0.625  # .5 .75 .5 .75
+    assert (line["peak_gib"], line["peak_ratio_to_trl"]) == (2.0, 0.5)
+
+
+def test_alignkit_is_given_the_ppo_that_trl_has(tmp_path: Path) -> None:
+    from alignkit.command_line import precheck
+
+    updates = Updates(model=str(TINY), episodes=4, response=7, epochs=3, lr=3e-6, kl_coef=0.02, threads=1)
+    run = tmp_path / "run"
+    (run / "model").mkdir(parents=True)
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    (settings,) = precheck(PPOContest(updates, "python", tmp_path).overrides("bf16", 5))
+    assert (settings.steps, settings.batch.pairs, settings.rollout.samples, settings.rollout.max_tokens) == (5, 4, 1, 7)
+    assert (settings.loss.options["epochs"], settings.loss.options["minibatches"], settings.loss.options["kl_coefficient"]) == (3, 1, 0.02)
+    assert settings.optimizer.clip_norm == 0

@@ -3,6 +3,8 @@
     python tests/bench/versus_trl.py objective=dpo|reward|sft [model=DIR] [dataset=FILE] [pairs=8] [steps=4] [rounds=2] [max_length=512]
         [precisions=bf16,fp32] [trl_precision=bf16,fp32] [trl_micro=1,4] [threads=2] [admission=10] [out=FILE] [extra=key=value,key=value]
 
+`objective=ppo` has arguments of its own: see versus_ppo.py.
+
 Without a model and data it runs alignkit's tiny model on embedded reviews. Two more examples:
 
     python tests/bench/versus_trl.py objective=dpo model=SMOLLM2 dataset=harmless_base_test.jsonl.gz out=results.jsonl
@@ -42,6 +44,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, TypeAlias, final
 
+import versus_ppo
 from contest import PACKED, Contest, Layout, Measured, Precision, Training, Variant, WorkerError
 from measure import TOLERANCE, append_record, job_order, machine, median, parse_arguments, ratios, say, worst_difference
 from trl_environment import trl_python
@@ -175,6 +178,9 @@ def report(contest: Contest, options: Options, variants: Mapping[str, Variant], 
 
 
 def main() -> None:
+    if "objective=ppo" in sys.argv[1:]:
+        versus_ppo.main(sys.argv[1:])
+        return
     options = parse_arguments(Options, sys.argv[1:])
     if any(options.pairs % micro for micro in options.micros):
         raise SystemExit(f"trl_micro = {options.trl_micro}; each must divide pairs = {options.pairs}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 from alignkit.command_line import precheck
 from alignkit.job import carry_out
 from alignkit.models.export import load_aligned
-from alignkit.run_dir import RunDir
+from alignkit.run_dir import RunDir, read_jsonl
 
 TINY = Path(__file__).parents[2] / "alignkit/lab/pretrained/tiny"
 SHORT = [
@@ -118,3 +119,38 @@ def test_a_chat_model_whose_pad_token_is_its_terminator_starts_at_ln_2(shared, t
     assert results["certificate/first_loss"] == pytest.approx(0.6931471805599453, abs=1e-6)
     assert results["start/val/rewards/chosen"] == results["start/val/rewards/rejected"] == 0.0
     assert results["certificate/terminated_completions"] == 8
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("loss", ["ppo", pytest.param("rloo", marks=pytest.mark.slow)])
+def test_a_model_that_tells_stories_learns_to_tell_what_a_rule_likes(loss, shared, tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    names = ("Tim", "Lily", "Sam", "Anna", "Ben", "Sue", "Max", "Mia")
+    rows = [{"prompt": f"{time}, {name} went out.", "chosen": " The sun was up."} for time in ("One day", "Once") for name in names]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, results = train(
+        tmp_path,
+        f"loss={loss}",
+        "loss.epochs=2",
+        "loss.kl_coefficient=0.02",
+        "scorer=regex",
+        "scorer.pattern=happy|fun|smile",
+        "model=hf",
+        f"model.path={shared / 'models/stories260k'}",
+        "dataset=local",
+        f"dataset.path={prompts}",
+        "dataset.validation_examples=8",
+        "dataset.format=text",
+        "steps=12",
+        "batch.pairs=8",
+        "rollout.samples=8",
+        "rollout.max_tokens=24",
+        "optimizer.lr=1e-3",
+        "validation.every=100",
+        "logger.every=1",
+        "hardware.threads=1",
+    )
+    scores = [row["train/objective/scores"] for row in read_jsonl(tmp_path / "run/metrics.jsonl") if "train/objective/scores" in row]
+    assert sum(scores[-3:]) / 3 > sum(scores[:3]) / 3 + 0.2
+    assert results["certificate/first_ratio_error"] < 1e-4
+    assert results["certificate/first_kl_error"] < 1e-4
