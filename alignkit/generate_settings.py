@@ -38,7 +38,7 @@ class GenerateSettings:
     keep: str = ALL
     """What is kept: `all`: nothing apart from all samples; `best`: the best of each prompt (RAFT, arXiv:2304.06767); `quantile`: those
     above a quantile of all scores, each once; `rso`: statistical rejection sampling, as pairs of the best accepted sample of a prompt
-    and the others (arXiv:2309.06657, first-round ranking); `pairs`: best and worst of each prompt."""
+    and the others (arXiv:2309.06657; its authors pair what is accepted in other ways); `pairs`: best and worst of each prompt."""
     quantile: float | None = None
     """Share of the samples that `keep=quantile` leaves out, [0, 1); null is 0.7."""
     beta: float | None = None
