@@ -41,7 +41,7 @@ from alignkit.modules.rollout_objective import RolloutObjective
 from alignkit.modules.stepping import SteppingModule
 from alignkit.objectives import AnyObjective, build_objective, check_combination, check_sources, formula
 from alignkit.resolution import MODULES, build_source, resolve
-from alignkit.rollouts import check_room, plan_rollouts
+from alignkit.rollout_assembly import check_room, plan_rollouts
 from alignkit.run_parts import Inputs, Models
 from alignkit.settings import BatchSettings, RunSettings
 

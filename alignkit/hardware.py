@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -72,3 +73,11 @@ def free_memory(device: str) -> int:
     if limit.exists() and (text := limit.read_text().strip()).isdigit():
         available = min(available, int(text) - int(used.read_text()))
     return available
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the device's peak of allocated memory on a GPU, the process's peak resident set on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere but on macOS

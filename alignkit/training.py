@@ -5,9 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import pickle
-import resource
 import signal
-import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -30,7 +28,7 @@ from alignkit.callbacks.progress import Progress
 from alignkit.callbacks.random_states import RandomStates
 from alignkit.callbacks.samples import Continuation, Samples
 from alignkit.errors import DivergedError, UserError
-from alignkit.hardware import bf16_gain, device_kind, keep_freed_memory
+from alignkit.hardware import bf16_gain, device_kind, keep_freed_memory, peak_memory
 from alignkit.head_normalization import HeadNormalization
 from alignkit.metrics import VALIDATION, metric
 from alignkit.models.export import save_adapter, save_heads, save_model
@@ -39,7 +37,7 @@ from alignkit.modules.collector import Collector, Writing
 from alignkit.modules.rollout_module import RolloutModule
 from alignkit.modules.stepping import PROGRESS, SteppingModule
 from alignkit.precomputation import Precomputation
-from alignkit.rollouts import build_sampler, gold_settings, open_scorer, surroundings_of
+from alignkit.rollout_assembly import build_sampler, gold_settings, open_scorer, surroundings_of
 from alignkit.run_dir import RunDir, Scalar, forget_after, read_jsonl
 from alignkit.settings import RunSettings
 from alignkit.tracking import wandb_logger
@@ -224,8 +222,12 @@ def export(settings: RunSettings, run: RunDir, job: Job) -> None:
     """`model/` and, where heads were trained, `heads.safetensors` and `heads.json`."""
     as_adapter = settings.model.adapter is not None and settings.model.lora.export == "adapter"
     (save_adapter if as_adapter else save_model)(run.model, job.module.backbone, job.inputs.tokenizer)
+    samples = isinstance(job.module, RolloutModule)
+    if isinstance(job.module, RolloutModule) and job.module.value_trunk is not None:
+        return  # a value head on a trunk of its own says nothing of model/; checkpoints hold both
     if len(job.module.heads) > 0:
-        save_heads(run, job.module.heads, terminator=job.inputs.terminator, tokenizer=job.inputs.tokenizer)
+        reads = "the hidden state after the final norm that predicts each token of a completion" if samples else None
+        save_heads(run, job.module.heads, terminator=job.inputs.terminator, tokenizer=job.inputs.tokenizer, reads=reads)
 
 
 def go_back(run: RunDir) -> int:
@@ -289,11 +291,3 @@ def models_held() -> int:
     gc.collect()
     # By type: to ask a foreign object for its class may run its code.
     return sum(issubclass(type(thing), PreTrainedModel) and thing.get_output_embeddings() is not None for thing in gc.get_objects())
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: the device's peak of allocated memory on a GPU, the process's peak resident set on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes everywhere but on macOS

@@ -36,8 +36,8 @@ from alignkit.models.loading import check_fit, load_config, load_tokenizer
 from alignkit.models.location import locate
 from alignkit.models.reference import LiveReference, fingerprint
 from alignkit.modules.collector import Collector, Writing, read_tokens
+from alignkit.rollout_assembly import gold_settings, open_scorer
 from alignkit.rollout_settings import NO_SCORER
-from alignkit.rollouts import gold_settings, open_scorer
 from alignkit.run_dir import Scalar
 from alignkit.sampling.sampler import Distribution, Sampler
 from alignkit.sampling.trunk_sampler import TrunkSampler

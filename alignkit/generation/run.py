@@ -21,11 +21,10 @@ from alignkit.generation.answering import Answering, build_answering
 from alignkit.generation.chat import converse
 from alignkit.generation.keeping import Keeper
 from alignkit.generation.results import results_of
-from alignkit.hardware import keep_freed_memory
+from alignkit.hardware import keep_freed_memory, peak_memory
 from alignkit.metrics import LENGTH
 from alignkit.run_dir import RunDir, Scalar
 from alignkit.settings import RunSettings
-from alignkit.training import peak_memory
 
 KEPT = "kept.jsonl"
 """Beside `samples.jsonl`: the rows to train on."""

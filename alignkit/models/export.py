@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import final
@@ -56,14 +57,14 @@ def check_adapter_export(path: str) -> None:
         )
 
 
-def save_heads(run: RunDir, heads: Heads, *, terminator: int, tokenizer: PreTrainedTokenizerBase) -> None:
-    """`heads.safetensors`, and in `heads.json` how each head pools and which token it reads."""
+def save_heads(run: RunDir, heads: Heads, *, terminator: int, tokenizer: PreTrainedTokenizerBase, reads: str | None = None) -> None:
+    """`heads.safetensors`, and in `heads.json` how each head pools and which token it reads: `reads`, or where completions end."""
     save_file({name: tensor.contiguous() for name, tensor in heads.state_dict().items()}, run.heads)
     description = {
         name: {
             **asdict(heads.head(name).settings),
             "hidden_width": heads.head(name).score.in_features,
-            "reads": _reads(heads.head(name).settings),
+            "reads": reads or _reads(heads.head(name).settings),
             "terminator_id": terminator,
             "terminator": tokenizer.convert_ids_to_tokens(terminator),
         }
@@ -95,7 +96,7 @@ def load_aligned(path: str | Path, dtype: torch.dtype = torch.float32) -> Aligne
     backbone = Backbone(load_lm("model", str(run.model), dtype))
     heads = Heads(backbone.hidden_width, {})
     if run.heads_description.is_file():
-        settings = {name: _head_settings(name, entry) for name, entry in json.loads(run.heads_description.read_text()).items()}
+        settings = {name: head_settings(name, entry) for name, entry in json.loads(run.heads_description.read_text()).items()}
         heads = Heads(backbone.hidden_width, settings)
         try:
             heads.load_state_dict(load_file(run.heads))
@@ -114,8 +115,9 @@ def _reads(settings: HeadSettings) -> str:
     return last if settings.tokens == "last" else f"{last}, and by attention at all tokens of the completion"
 
 
-def _head_settings(name: str, entry: dict[str, object]) -> HeadSettings:
+def head_settings(name: str, entry: Mapping[str, object]) -> HeadSettings:
+    """How the head of an entry of `heads.json` is built."""
     fields = {key: entry[key] for key in ("pooler", "dropout", "init_std")}
-    # Files of before these two were chosen do not have them.
-    fields |= {key: entry[key] for key in ("layers", "tokens") if key in entry}
+    # Files of before these could be chosen do not have them.
+    fields |= {key: entry[key] for key in ("layers", "tokens", "normalize") if key in entry}
     return HeadSettings(name=name, **fields)  # type: ignore[arg-type]

@@ -15,13 +15,10 @@ from typing import Any, final
 from safetensors import SafetensorError, safe_open
 
 from alignkit.errors import UserError, check_choice
-from alignkit.loss_settings import HeadSettings
+from alignkit.models.export import head_settings
 from alignkit.models.heads import Heads
 from alignkit.run_dir import RunDir
 from alignkit.scorers.normalization import Normalization
-
-SETTINGS = ("name", "pooler", "dropout", "init_std", "layers", "tokens")
-"""The keys of an entry that `HeadSettings` has; files of before layers and tokens could be chosen lack these two."""
 
 
 @final
@@ -58,8 +55,7 @@ class SavedHead:
         Raises:
             UserError: when its weights are missing or of another shape.
         """
-        settings = HeadSettings(**{key: self.entry[key] for key in SETTINGS if key in self.entry})
-        heads = Heads(int(self.entry["hidden_width"]), {self.name: settings})
+        heads = Heads(int(self.entry["hidden_width"]), {self.name: head_settings(self.name, self.entry)})
         prefix = f"{self.name}."
         try:
             with safe_open(self.run.heads, framework="pt") as file:
