@@ -15,6 +15,7 @@ from alignkit.errors import UserError
 from alignkit.hardware import device_kind
 from alignkit.models.adapters import add_adapters
 from alignkit.models.backbone import Backbone, check_layers
+from alignkit.models.conversions import convert_for_good
 from alignkit.models.export import check_adapter_export
 from alignkit.models.flex_attention import BLOCK
 from alignkit.models.freezing import freeze, freeze_layers, train_embeddings
@@ -234,7 +235,10 @@ def build_reference(settings: RunSettings, objective: AnyObjective, backbone: Ba
         say(f"reference: runs in every step, because {why}")
     if other is None and settings.model.adapter is not None:
         return AdapterOffReference(backbone), weights
-    return LiveReference(other or frozen_copy(backbone)), weights
+    frozen = other or frozen_copy(backbone)
+    if settings.precision.lightning == "bf16-mixed" and settings.model.quantize is None:
+        convert_for_good(frozen, torch.bfloat16)
+    return LiveReference(frozen), weights
 
 
 def plan_packing(batch: BatchSettings, backbone: Backbone) -> Packing:

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK_ELEMENTS = 2**24
-"""Logits alive at a time: 16 M, 64 MB in float32, whatever the number of tokens and the vocabulary. Every chunk adds to the
+CHUNK_ELEMENTS = 2**23
+"""Logits alive at a time: 8 M, 32 MB in float32, whatever the number of tokens and the vocabulary. Every chunk adds to the
 gradient of the whole vocabulary matrix, so that small ones are slow."""
 
 

@@ -16,6 +16,7 @@ from alignkit.errors import UserError
 from alignkit.hardware import device_kind
 from alignkit.models.adapters import add_adapters
 from alignkit.models.backbone import Backbone
+from alignkit.models.conversions import convert_for_good
 from alignkit.models.freezing import freeze, freeze_layers, train_embeddings
 from alignkit.models.heads import Heads
 from alignkit.models.loading import load_config
@@ -78,7 +79,10 @@ def build_module(
             config = config if path is None else load_config("reference.path", locate("reference.path", path))
             with mode:
                 other = random_lm(config, settings)
-            reference = LiveReference(Backbone(other).use_attention(settings.model.attention, device))
+            frozen = freeze(Backbone(other).use_attention(settings.model.attention, device))
+            if settings.precision.lightning == "bf16-mixed" and settings.model.quantize is None:
+                convert_for_good(frozen, torch.bfloat16)
+            reference = LiveReference(frozen)
     elif objective.needs_reference:
         reference = looked_up
     frozen = settings.model.train == "heads"

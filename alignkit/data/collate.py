@@ -9,37 +9,75 @@ import torch
 
 from alignkit.batches import Layout, PackedBatch
 from alignkit.data.examples import EncodedExample
-from alignkit.data.packing import Packing, group_rows, pack_rows
+from alignkit.data.packing import Packing, Row, group_rows, level_rows, pack_rows
 
 
-def micro_batches(examples: Sequence[EncodedExample], packing: Packing) -> list[PackedBatch]:
+def micro_batches(examples: Sequence[EncodedExample], packing: Packing, *, at_least: int = 0) -> list[PackedBatch]:
     """Cut examples, in any order, into batches of at most `packing.tokens` positions, of which as few as can be are padding.
 
     Every example is whole in one batch, whatever the layout: losses of pairs need both sides. In rows layout an example
-    takes one row a completion.
+    takes one row a completion. Empty batches follow where there are fewer than `at_least`.
     """
+    multiple = packing.multiple if packing.layout == "packed" else 1
+    cut = [[[examples[item] for item in row] for row in batch] for batch in cut_batches(examples, packing)]
+    missing = [empty_batch(packing) for _ in range(at_least - len(cut))]
+    return [*(collate(rows, packing.layout, multiple) for rows in cut), *missing]
+
+
+def cut_batches(examples: Sequence[EncodedExample], packing: Packing) -> list[list[Row]]:
+    """Which examples, by their places, share a row and a batch: rows of each batch; in rows layout a row is an example."""
     tokens = packing.tokens
     if packing.layout == "packed":
         lengths = [example.packed_tokens for example in examples]
         if packing.row_tokens is None:
-            groups = [[row] for row in pack_rows(lengths, tokens)]
-        else:
-            # Rows as long as the longest example that fits hold several of the shorter ones; an outlier gets a row of its own.
-            capacity = max([min(packing.row_tokens, tokens), *(length for length in lengths if length <= tokens)])
-            groups = group_rows(pack_rows(lengths, capacity), lengths, tokens)
-        return [collate([[examples[item] for item in row] for row in group], "packed", packing.multiple) for group in groups]
+            return [[row] for row in level_rows(pack_rows(lengths, tokens), lengths)]
+        # Rows as long as the longest example that fits hold several of the shorter ones; an outlier gets a row of its own.
+        capacity = max([min(packing.row_tokens, tokens), *(length for length in lengths if length <= tokens)])
+        return group_rows(pack_rows(lengths, capacity), lengths, tokens)
     widths = [_longest_branch(example) for example in examples]
-    batches: list[list[int]] = []
+    batches: list[list[Row]] = []
     rows = width = 0
     for item in sorted(range(len(examples)), key=lambda i: -widths[i]):
         added = len(examples[item].completion_ids)
         if batches and (rows + added) * width <= tokens:
-            batches[-1].append(item)
+            batches[-1].append([item])
             rows += added
         else:
-            batches.append([item])
+            batches.append([[item]])
             rows, width = added, widths[item]
-    return [collate([[examples[item]] for item in batch], "rows") for batch in batches]
+    return batches
+
+
+def empty_batch(packing: Packing) -> PackedBatch:
+    """A batch of one token and no example: a forward pass of which every sum is 0.
+
+    Where weights are cut between processes, all of them must run the same number of passes.
+    """
+    width = packing.multiple if packing.layout == "packed" else 1
+    none = torch.zeros(0, dtype=torch.int64)
+    zeros = torch.zeros(1, width, dtype=torch.int64)
+    owners = torch.full((1, width), -1, dtype=torch.int32)
+    owners[0, 0] = 0  # a row without any token is nothing that a model knows
+    return PackedBatch(
+        input_ids=zeros,
+        position_ids=zeros.clone(),
+        example_ids=owners,
+        branch_ids=torch.zeros(1, width, dtype=torch.int32),
+        predictor_index=none,
+        target_ids=none.clone(),
+        completion_index=none.clone(),
+        terminal_index=none.clone(),
+        prompt_index=none.clone(),
+        example_index=none.clone(),
+        example_keys=(),
+        completion_counts=(),
+        margins=(),
+        ranks=(),
+        desirable=(),
+        ratings={},
+        sources=(),
+        layout=packing.layout,
+    )
 
 
 def collate(rows: Sequence[Sequence[EncodedExample]], layout: Layout, multiple: int = 1) -> PackedBatch:

@@ -55,6 +55,21 @@ def pack_rows(lengths: Sequence[int], capacity: int) -> list[Row]:
     return rows
 
 
+def level_rows(rows: Sequence[Row], lengths: Sequence[int]) -> list[Row]:
+    """As many rows of as equal lengths as can be, longest items first into the emptiest row; the rows as they are where that is no better.
+
+    The longest row decides how much memory a step takes.
+    """
+    level: list[Row] = [[] for _ in rows]
+    used = [0] * len(rows)
+    for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        emptiest = used.index(min(used))
+        level[emptiest].append(item)
+        used[emptiest] += lengths[item]
+    longest = max((sum(lengths[item] for item in row) for row in rows), default=0)
+    return level if max(used, default=0) < longest else list(rows)
+
+
 def group_rows(rows: Sequence[Row], lengths: Sequence[int], tokens: int) -> list[list[Row]]:
     """Micro-batches of rows, longest rows first, each at most `tokens` positions after padding to its longest row.
 

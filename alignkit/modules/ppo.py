@@ -25,6 +25,7 @@ from alignkit.metrics import (
     VALUE_CLIP_FRACTION,
     VALUE_LOSS,
 )
+from alignkit.models.conversions import conversions_kept
 from alignkit.modules.rollout_module import RolloutModule, Stream
 from alignkit.modules.stored import Minibatch, Stored, store
 from alignkit.modules.tally import Tally
@@ -87,20 +88,21 @@ class PPOModule(RolloutModule[RolloutLoss]):
     def _learn(self, stored: Stored, minibatch: Minibatch, optimizer: LightningOptimizer, *, is_first: bool) -> Tally:
         """One optimiser step; what was measured in it, which is in the module's own tally too."""
         seen = Tally()
-        for batch in minibatch.batches:
-            batch = move_data_to_device(batch, self.device)
-            policy = self.policy_tokens(batch, entropies=self.loss.entropy_coefficient > 0)
-            output = self.loss(policy, stored.tokens(batch))
-            if is_first:
-                self._check_first(output)
-            self.manual_backward(output.losses.sum() / minibatch.units)
-            for tally in (self.tally, seen):
-                tally_output(tally, output)
-        for batch in minibatch.data:
-            batch = move_data_to_device(batch, self.device)
-            losses = -self.backbone.token_scores(self.backbone.hidden_states(batch), batch).logps
-            self.manual_backward(self.loss.ptx_coefficient * losses.sum() / minibatch.data_tokens)
-            self.tally.add(PTX_LOSS, losses.detach())
+        with conversions_kept(self.device.type):
+            for batch in minibatch.batches:
+                batch = move_data_to_device(batch, self.device)
+                policy = self.policy_tokens(batch, entropies=self.loss.entropy_coefficient > 0)
+                output = self.loss(policy, stored.tokens(batch))
+                if is_first:
+                    self._check_first(output)
+                self.manual_backward(output.losses.sum() / minibatch.units)
+                for tally in (self.tally, seen):
+                    tally_output(tally, output)
+            for batch in minibatch.data:
+                batch = move_data_to_device(batch, self.device)
+                losses = -self.backbone.token_scores(self.backbone.hidden_states(batch), batch).logps
+                self.manual_backward(self.loss.ptx_coefficient * losses.sum() / minibatch.data_tokens)
+                self.tally.add(PTX_LOSS, losses.detach())
         self._step(optimizer)
         return seen
 

@@ -13,7 +13,7 @@ from transformers import DynamicCache
 from alignkit.errors import UserError
 from alignkit.logps import chunk_rows
 from alignkit.models.backbone import Backbone
-from alignkit.sampling.conversions import weights_converted_once
+from alignkit.models.conversions import weights_converted_once
 from alignkit.sampling.kv_cache import growing_cache
 from alignkit.sampling.sampler import Distribution, Sample, draw
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignkit.data.packing import Packing, group_rows, pack_rows
+from alignkit.data.packing import Packing, group_rows, level_rows, pack_rows
 
 LENGTHS = st.lists(st.integers(1, 40), max_size=25)
 CAPACITY = st.integers(1, 60)
@@ -90,3 +90,20 @@ def test_where_lengths_are_compiled_for_they_stay_few():
     looking = training.for_looking()
     assert (looking.tokens, looking.multiple) == (4096, 512)
     assert looking.tokens // looking.multiple == training.tokens // training.multiple
+
+
+@settings(derandomize=True, deadline=None)
+@given(LENGTHS, CAPACITY)
+def test_levelled_rows_hold_the_same_items_in_as_many_rows_of_which_none_is_longer(lengths, capacity):
+    rows = pack_rows(lengths, capacity)
+    level = level_rows(rows, lengths)
+    assert sorted(item for row in level for item in row) == list(range(len(lengths)))
+    assert len(level) == len(rows)
+    longest = [max((sum(lengths[item] for item in row) for row in some), default=0) for some in (rows, level)]
+    assert longest[1] <= longest[0]
+
+
+def test_a_short_last_row_is_filled_up():
+    lengths = [4, 4, 4, 4, 4, 4]
+    assert pack_rows(lengths, capacity=17) == [[0, 1, 2, 3], [4, 5]]
+    assert level_rows(pack_rows(lengths, capacity=17), lengths) == [[0, 2, 4], [1, 3, 5]]

@@ -1,0 +1,112 @@
+"""Weights under autocast are converted once, which changes nothing that is computed, and conversions never outlive their use."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from alignkit.data.collate import micro_batches
+from alignkit.data.packing import Packing
+from alignkit.models.backbone import Backbone
+from alignkit.models.conversions import conversions_kept, convert_for_good, weights_converted_once
+from alignkit.models.reference import backbone_logps, frozen_copy
+
+
+@pytest.fixture
+def lm(lm_factory):
+    return lm_factory("llama")
+
+
+def run(lm) -> torch.Tensor:
+    with torch.no_grad():
+        return lm(torch.arange(3, 11)[None]).logits
+
+
+def scale(lm, factor: float) -> None:
+    with torch.no_grad():
+        for weight in lm.parameters():
+            weight.mul_(factor)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_inside_a_weight_is_converted_once_and_outside_it_is_as_it_is_now(trained, lm):
+    lm.requires_grad_(trained)
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        before = run(lm)
+        with weights_converted_once(lm):
+            assert torch.equal(run(lm), before)
+            lm.model.layers[0].mlp.up_proj.weight.data.mul_(3)
+            assert torch.equal(run(lm), before)  # still what it was converted to
+        after = run(lm)
+        assert not torch.equal(after, before)
+        with weights_converted_once(lm):
+            assert torch.equal(run(lm), after)
+    assert {weight.requires_grad for weight in lm.parameters()} == {trained}
+
+
+def test_without_autocast_nothing_is_kept(lm):
+    with weights_converted_once(lm):
+        before = run(lm)
+        scale(lm, 2.0)
+        assert not torch.equal(run(lm), before)
+
+
+def test_what_was_frozen_is_frozen_again_after_an_error(lm):
+    lm.requires_grad_(False)
+    with pytest.raises(KeyError), torch.autocast("cpu", torch.bfloat16), weights_converted_once(lm):
+        raise KeyError
+    assert not any(weight.requires_grad for weight in lm.parameters())
+
+
+def gradients(backbone, batches, *, kept: bool) -> dict[str, torch.Tensor]:
+    """Summed over batches under bf16, with or without kept conversions."""
+    backbone.lm.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False), conversions_kept("cpu") if kept else nullcontext():
+        for batch in batches:
+            backbone.token_scores(backbone.hidden_states(batch), batch).logps.sum().backward()
+    return {name: weight.grad.clone() for name, weight in backbone.named_parameters() if weight.grad is not None}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_kept_conversions_pass_every_micro_batch_s_gradient_on(checkpointing, lm, examples_factory):
+    backbone = Backbone(lm).use_attention("tiles", "cpu")
+    if checkpointing:
+        backbone.checkpoint_activations()
+    batches = micro_batches(examples_factory(6), Packing(layout="packed", tokens=48))
+    assert len(batches) > 1
+    plain, kept = (gradients(backbone, batches, kept=choice) for choice in (False, True))
+    assert plain.keys() == kept.keys() == dict(backbone.named_parameters()).keys()
+    for name, gradient in plain.items():
+        assert torch.equal(gradient, kept[name]), name
+
+
+def test_kept_conversions_are_let_go(lm):
+    weight = lm.model.layers[0].mlp.up_proj
+    state = torch.ones(1, weight.in_features)
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        with conversions_kept("cpu"):
+            before = weight(state)
+            weight.weight.data.mul_(2)
+            assert torch.equal(weight(state), before)
+        assert torch.equal(weight(state), 2 * before)
+
+
+def test_a_frozen_model_that_is_converted_says_the_same_to_the_bit_in_less_memory(architecture, lm_factory, examples_factory):
+    backbone = frozen_copy(Backbone(lm_factory(architecture)))
+    layout = backbone.layout("packed")
+    (batch,) = micro_batches(examples_factory(4), Packing(layout=layout, tokens=4096))
+    held = sum(weight.nbytes for weight in backbone.parameters())
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        before = backbone_logps(backbone, batch)
+        convert_for_good(backbone, torch.bfloat16)
+        assert torch.equal(backbone_logps(backbone, batch), before)
+    assert sum(weight.nbytes for weight in backbone.parameters()) < held
+    embedding = backbone.lm.get_input_embeddings().weight
+    assert embedding.dtype == torch.float32
+
+
+def test_a_model_that_is_trained_is_not_converted(lm):
+    with pytest.raises(AssertionError, match="trained"):
+        convert_for_good(Backbone(lm.requires_grad_(True)), torch.bfloat16)
