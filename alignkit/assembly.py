@@ -7,7 +7,10 @@ from typing import final
 
 import torch
 
+from alignkit import ranks
 from alignkit.checkpointing import wants_checkpointing
+from alignkit.data.indexing import Indexing
+from alignkit.data.measured import too_many_to_look_up
 from alignkit.data.packing import Packing
 from alignkit.data.preparation import PreparedData, prepare
 from alignkit.data.steps import Steps
@@ -99,6 +102,8 @@ def build_alignment(
         steps=settings.steps,
         seed=settings.seed,
         mismatched=inputs.objective.needs_mismatched,
+        rank=ranks.reader(),
+        ranks=ranks.readers(),
     )
     module = inputs.module_class(
         parts=models.parts, recipe=recipe, objective=inputs.objective, reference_fingerprint=models.reference_fingerprint
@@ -117,7 +122,15 @@ def build_rollouts(
     assert isinstance(inputs.objective, RolloutObjective)
     if not issubclass(inputs.module_class, RolloutModule):
         raise UserError(f"loss.module = {settings.loss.module!r}: {settings.loss.name} learns from its own samples. Type loss.module=ppo.")
-    steps = Steps(inputs.prepared.train, pairs=settings.batch.pairs, steps=settings.steps, seed=settings.seed, packing=packing)
+    steps = Steps(
+        inputs.prepared.train,
+        pairs=settings.batch.pairs,
+        steps=settings.steps,
+        seed=settings.seed,
+        packing=packing,
+        rank=ranks.reader(),
+        ranks=ranks.readers(),
+    )
     rollouts = plan_rollouts(settings, inputs, models, packing, plan_packing)
     module = inputs.module_class(
         parts=models.parts,
@@ -150,7 +163,8 @@ def read_inputs(settings: RunSettings) -> Inputs:
     for head in heads.values():
         check_layers(head.layers, config)
     by_source = {name: objective.form(name) for name in objective.sources}
-    prepared = prepare(settings.dataset, source, tokenizer, form=objective.form(), by_source=by_source)  # type: ignore[arg-type]
+    indexing = Indexing.under(settings.cache_dir, say)
+    prepared = prepare(settings.dataset, source, tokenizer, form=objective.form(), by_source=by_source, indexing=indexing)  # type: ignore[arg-type]
     check_sources(objective, prepared)
     if isinstance(objective, RolloutObjective):
         check_room(settings, config, prepared)
@@ -194,7 +208,10 @@ def build_models(settings: RunSettings, inputs: Inputs, *, checkpointing: bool) 
         backbone.compile_layers()
     heads = Heads(backbone.hidden_width, inputs.heads)
     cacheable = frozen_trunk and all(head.reads_terminal_states for head in inputs.heads.values())
-    if frozen_trunk and not cacheable:
+    if cacheable and too_many_to_look_up(settings):
+        cacheable = False
+        say("trunk: runs in every step, because the states of so many examples do not fit into memory")
+    elif frozen_trunk and not cacheable:
         say("trunk: runs in every step, because a head reads more of it than the states where completions end")
     return Models(
         parts=Parts(backbone=backbone, heads=heads, reference=reference, states=CachedStates() if cacheable else None),
@@ -228,9 +245,11 @@ def build_reference(settings: RunSettings, objective: AnyObjective, backbone: Ba
     if choice.mix is not None and choice.every is not None:
         say(f"reference: moves every {choice.every} steps by {choice.mix:g}, so that nothing is cached")
         return MovingReference(frozen_copy(backbone), mix=choice.mix, every=choice.every), weights
-    if choice.source == "cache" and not objective.needs_live_reference:
+    if choice.source == "cache" and not objective.needs_live_reference and not too_many_to_look_up(settings):
         return CachedReference(other or backbone), weights
-    if choice.source == "cache":
+    if choice.source == "cache" and not objective.needs_live_reference:
+        say("reference: runs in every step, because the log-probs of so many examples do not fit into memory")
+    elif choice.source == "cache":
         why = "samples are new" if isinstance(objective, RolloutObjective) else "a divergence reads the whole vocabulary, not single tokens"
         say(f"reference: runs in every step, because {why}")
     if other is None and settings.model.adapter is not None:
@@ -268,5 +287,6 @@ def data_line(prepared: PreparedData) -> str:
 
 
 def say(line: str) -> None:
-    """One line for the user, now."""
-    print(line, flush=True)
+    """One line for the user, now, from the first process."""
+    if ranks.is_first():
+        print(line, flush=True)

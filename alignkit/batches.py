@@ -114,16 +114,18 @@ class StepBatch:
     global_counts: dict[str, Counts]
     """Of the global batch, by source: one entry, named by the empty text, outside of mixtures."""
     tokens: int
-    """Prompt and completion tokens of this rank's examples, each prompt once: the work there is."""
+    """Prompt and completion tokens of the whole global batch, each prompt once: the work there is."""
     filled: int
     """Positions of `micro_batches` that hold a token, a prompt as often as it is computed: the work that is done."""
     mismatched: list[PackedBatch]
     """This rank's part of the examples that join each prompt of the global batch to the completions of the next: for the KL baseline
     of KTO. Empty for objectives that ask for none, and where the global batch is a single example."""
+    ranks: int = 1
+    """Shares that the global batch is cut into; all have as many micro-batches."""
 
     def count(self, unit: Unit, source: str | None) -> int:
-        """How many there are in the global batch, of one source or of all. Micro-batches are this rank's."""
+        """How many there are in the global batch, of one source or of all."""
         if unit == "micro_batches":
-            return len(self.micro_batches)
+            return len(self.micro_batches) * self.ranks
         of = self.global_counts.values() if source is None else [self.global_counts[source]] if source in self.global_counts else []
         return sum(getattr(counts, unit) for counts in of)

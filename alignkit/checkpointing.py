@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from alignkit.data.measured import longest_packed
 from alignkit.forecast import needs_checkpointing
 from alignkit.hardware import device_kind, free_memory
 from alignkit.models.backbone import Backbone
@@ -29,7 +30,7 @@ def wants_checkpointing(settings: RunSettings, inputs: RunInputs, path: str, pac
     if settings.model.train == "heads":
         return False  # nothing is kept of a trunk that is not trained
     available = free_memory(device_kind(settings.hardware.accelerator))
-    longest = max(example.packed_tokens for example in inputs.prepared.train)
+    longest = longest_packed(inputs.prepared.train)
     if upper_bound(skeleton(path, inputs.config), max(settings.batch.tokens, longest)) < available:
         return False
     if isinstance(inputs.objective, RolloutObjective):

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn, final
 
@@ -17,16 +17,21 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from alignkit.composition import CONFIG_NAME, Composer, composing
 from alignkit.config_checks import check_no_secret
 from alignkit.configuration import check_config
 from alignkit.errors import UserError
 from alignkit.foreign_config import check_folder, check_hydra_node
+from alignkit.hardware_checks import check_hardware
 from alignkit.models.location import locate
 from alignkit.resolution import build_losses, build_scorer, build_source
 from alignkit.rollout_settings import NO_SCORER
+from alignkit.search_space import ends
 from alignkit.settings import RunSettings
+from alignkit.study_plan import StudyPlan, read_study
+from alignkit.study_settings import SWEEPER, sought
 
 MOST_JOBS = 1000
 """Jobs of one sweep; more are a mistake more often than not."""
@@ -47,6 +52,8 @@ class Job:
 class Command:
     """A command line that is known to be good."""
 
+    typed: tuple[str, ...]
+    """Its overrides."""
     overrides: tuple[str, ...]
     """As Hydra is given them."""
     config_dir: str | None
@@ -56,6 +63,10 @@ class Command:
     sweep_dir: str
     """Of a multirun: the `run_dir` that was typed, or Hydra's."""
     jobs: tuple[Job, ...]
+    """All of them; of a study such as lie at the ends of what it may choose."""
+    study: StudyPlan | None
+    launcher: str
+    """Hydra's name of what runs the jobs of a multirun."""
 
 
 def precheck(argv: Sequence[str]) -> list[RunSettings]:
@@ -106,7 +117,7 @@ def read_command(flags: argparse.Namespace) -> Command:
     Raises:
         UserError: on the first mistake; in a sweep the message names the job.
     """
-    sweep_dir = None
+    sweep_dir, study, launcher = None, None, "basic"
     with composing(flags.config_dir) as hydra:
         composer = Composer(hydra)
         overrides = [composer.rewrite(line) for line in flags.overrides]
@@ -118,20 +129,33 @@ def read_command(flags: argparse.Namespace) -> Command:
         if flags.multirun:
             own = hydra.compose_config(CONFIG_NAME, overrides, run_mode=RunMode.MULTIRUN).hydra
             sweep_dir = None if run_dirs else str(own.sweep.dir)
-            lines = expand(composer, [f"{key}={value}" for key, value in (own.sweeper.params or {}).items()] + overrides)
+            swept = [f"{key}={value}" for key, value in (own.sweeper.params or {}).items()] + overrides
+            launcher = str(own.runtime.choices["hydra/launcher"])
+            if own.runtime.choices["hydra/sweeper"] == SWEEPER:
+                study = read_study(composer, swept, OmegaConf.to_container(own.sweeper))
+                lines = [([*study.fixed, *end], tuple(line.lstrip("+") for line in end)) for end in ends(study.space)]
+            else:
+                lines = expand(composer, swept)
         jobs = []
         for number, (job_overrides, changes) in enumerate(lines):
             with naming_job(number, len(lines), changes):
                 settings = check_config(composer.compose(job_overrides))
                 check_paths(settings)
+                check_hardware(settings)
             jobs.append(Job(changes=changes, settings=settings))
+    if study is not None:
+        metric, higher = sought(study.settings, {job.settings.loss.monitor for job in jobs})
+        study = replace(study, metric=metric, higher=higher)
     return Command(
+        typed=tuple(flags.overrides),
         overrides=tuple(overrides),
         config_dir=flags.config_dir,
         multirun=flags.multirun,
         named=bool(run_dirs),
         sweep_dir=sweep_dir or jobs[0].settings.run_dir,
         jobs=tuple(jobs),
+        study=study,
+        launcher=launcher,
     )
 
 
@@ -215,7 +239,8 @@ def expand(composer: Composer, overrides: Sequence[str]) -> list[tuple[list[str]
     for override in parsed:
         if override.is_interval_sweep():
             raise UserError(
-                f"{override.key_or_group}: an interval has no values to try one after the other. Write range(0,1,0.1) or a,b,c."
+                f"{override.key_or_group}: an interval has no values to try one after the other. Write range(0,1,0.1) or a,b,c, or have "
+                f"values chosen with hydra/sweeper={SWEEPER}."
             )
         if override.is_sweep_override():
             swept[override.get_key_element()] = sum(1 for _ in itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1))

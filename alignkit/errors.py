@@ -17,6 +17,11 @@ class DivergedError(RuntimeError):
     """Training produced a number that is not finite. The shell saves the last good weights and exits with code 3."""
 
 
+@final
+class RankError(RuntimeError):
+    """One of several processes crashed or was killed. The message says which, and holds its own traceback; the shell exits with code 1."""
+
+
 def check_range(
     where: str,
     value: float,

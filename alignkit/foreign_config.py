@@ -10,7 +10,7 @@ import yaml
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from alignkit.errors import UserError, did_you_mean
+from alignkit.errors import UserError, check_choice, did_you_mean
 
 LAUNCHERS = {
     "basic": "hydra-core",
@@ -19,7 +19,9 @@ LAUNCHERS = {
     "submitit_slurm": "hydra-submitit-launcher",
 }
 """Ways to run the jobs of a sweep, and the packages that bring them."""
-OPEN_KEYS = ("hydra.launcher.", "hydra.sweeper.max_batch_size")
+SWEEPERS = ("basic", "optuna_study")
+"""Ways to choose what the jobs of a sweep are."""
+OPEN_KEYS = ("hydra.launcher.", "hydra.sweeper.")
 """Keys of Hydra's that a command line may set; its callbacks, logging, search path and environment can all run code."""
 LARGEST_FILE = 2**20
 """Bytes of a YAML file."""
@@ -38,9 +40,11 @@ def check_hydra_override(override: Override, options: Callable[[str], list[str]]
             raise UserError(f"{key} = {name!r}; must be one of {', '.join(LAUNCHERS)}.{did_you_mean(name, LAUNCHERS)}")
         if name not in options(key):
             raise UserError(f"{key} = {name!r}; is not installed: pip install {LAUNCHERS[name]}.")
+    elif key == "hydra/sweeper":
+        check_choice(key, str(override.value()), SWEEPERS)
     elif not key.startswith(OPEN_KEYS) or "_target_" in line:
         hint = " Type run_dir=DIR." if key.startswith(("hydra.run", "hydra.sweep.")) else ""
-        raise UserError(f"{key}: is closed.{hint} Of Hydra's own keys hydra/launcher and {', '.join(OPEN_KEYS)} may be set.")
+        raise UserError(f"{key}: is closed.{hint} Of Hydra's own keys hydra/launcher, hydra/sweeper and {', '.join(OPEN_KEYS)} may be set.")
 
 
 def check_hydra_node(node: DictConfig, expected: DictConfig) -> None:

@@ -13,9 +13,11 @@ from alignkit.data.collate import micro_batches
 from alignkit.data.examples import EncodedExample
 from alignkit.modules.alignment import AlignmentModule
 from alignkit.modules.forward import Forward
+from alignkit.ranks import is_first
 from alignkit.run_dir import RunDir, Scalar
 from alignkit.run_parts import Inputs
 from alignkit.sampling.sampler import Distribution
+from alignkit.sampling.together import draw_together
 from alignkit.sampling.trunk_sampler import TrunkSampler
 from alignkit.scorers.normalization import normalization
 from alignkit.scorers.saved_heads import saved_head
@@ -55,7 +57,7 @@ class HeadNormalization:
         train = self._inputs.prepared.train
         prompts = [train[place % len(train)].prompt_ids for place in range(count)]
         with self._trainer.precision_plugin.forward_context():
-            drawn = sampler(prompts, samples=1, seed=self._settings.seed)
+            drawn = draw_together(sampler, prompts, samples=1, seed=self._settings.seed)
         self._samples = [
             EncodedExample(key=key, prompt_ids=prompt, completion_ids=(sample.ids,))
             for key, (prompt, (sample,)) in enumerate(zip(prompts, drawn, strict=True))
@@ -71,13 +73,14 @@ class HeadNormalization:
         scores: dict[str, list[torch.Tensor]] = {name: [] for name in self._heads}
         self._module.heads.eval()
         parts = replace(self._module.parts, states=None, reference=None)  # what is cached is of other texts
-        with self._trainer.precision_plugin.forward_context():
+        with self._module.whole_models(), self._trainer.precision_plugin.forward_context():
             for batch in micro_batches(self._samples, packing):
                 forward = Forward(parts, move_data_to_device(batch, self._module.device))
                 for name in self._heads:
                     scores[name].append(forward.scores(name).cpu())
         for name, of_head in scores.items():
             found = normalization(torch.cat(of_head))
-            saved_head(str(run.path), name).store_normalization(found)
+            if is_first():
+                saved_head(str(run.path), name).store_normalization(found)
             results |= {f"heads/{name}/gain": found.gain, f"heads/{name}/bias": found.bias}
         return results

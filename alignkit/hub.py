@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable
 from typing import Literal
 
 from alignkit.errors import UserError
@@ -15,6 +16,7 @@ REQUEST_SECONDS = 3.0
 """For the hub to answer that it has a model or data set."""
 ANSWER_SECONDS = 6.0
 """For everything around it; a name server that is not there keeps the resolver waiting, and no time-out of a request covers that."""
+UNAUTHORIZED = 401
 
 
 def ask_hub(kind: Literal["model", "dataset"], name: str, where: str) -> str | None:
@@ -28,20 +30,10 @@ def ask_hub(kind: Literal["model", "dataset"], name: str, where: str) -> str | N
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
-    answers: queue.Queue[Exception | None] = queue.Queue()
-
-    def ask() -> None:
-        try:
-            HfApi(endpoint=constants.ENDPOINT).repo_info(name, repo_type=kind, timeout=REQUEST_SECONDS)
-            answers.put(None)
-        except Exception as error:  # handed to the thread that waits
-            answers.put(error)
-
-    threading.Thread(target=ask, daemon=True).start()
     try:
-        error = answers.get(timeout=ANSWER_SECONDS)
-    except queue.Empty:
-        return f"no answer within {ANSWER_SECONDS:g} seconds"
+        error = answered(lambda: HfApi(endpoint=constants.ENDPOINT).repo_info(name, repo_type=kind, timeout=REQUEST_SECONDS))
+    except TimeoutError as silence:
+        return str(silence)
     if isinstance(error, GatedRepoError):
         raise UserError(f"{where} is open only to those who asked. Ask on its page at {constants.ENDPOINT}, then type: hf auth login")
     if isinstance(error, (RepositoryNotFoundError, HFValidationError)):
@@ -50,3 +42,62 @@ def ask_hub(kind: Literal["model", "dataset"], name: str, where: str) -> str | N
             f"{where}: the hub has no such {thing}, or it is private. An id looks like owner/name; for a private one first: hf auth login"
         )
     return None if error is None else " ".join(str(error).split()) or type(error).__name__
+
+
+def check_upload(where: str, name: str) -> None:
+    """Refuse an upload that cannot begin: to an impossible name, without a token that the hub knows, or without the hub.
+
+    Raises:
+        UserError: saying what to type; `where` is the setting.
+    """
+    from huggingface_hub import HfApi, constants, get_token
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    opening = f"{where} = {name!r}"
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise UserError(f"{opening}: cannot name a repository ({error}). It looks like owner/name.") from None
+    if "/" not in name:
+        raise UserError(f"{opening}: whose repository? It looks like owner/{name}.")
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(f"{opening}: HF_HUB_OFFLINE is set, so that nothing reaches the hub. Unset it, or leave {where} out.")
+    token = get_token()
+    if token is None:
+        raise UserError(f"{opening}: there is no access token. Type hf auth login, or set HF_TOKEN to one that may write.")
+    try:
+        trouble = answered(lambda: HfApi(endpoint=constants.ENDPOINT).whoami(token))
+    except TimeoutError as silence:
+        trouble = silence
+    if isinstance(trouble, HfHubHTTPError) and trouble.response.status_code == UNAUTHORIZED:
+        raise UserError(f"{opening}: the hub does not know the access token. Type hf auth login, or set HF_TOKEN to another.")
+    if trouble is not None:
+        raise UserError(f"{opening}: the hub cannot be reached ({first_line(trouble)}).")
+
+
+def answered(request: Callable[[], object]) -> Exception | None:
+    """How a request ended: None when the hub said yes, else what the library made of it.
+
+    Raises:
+        TimeoutError: when it did not end in time.
+    """
+    answers: queue.Queue[Exception | None] = queue.Queue()
+
+    def ask() -> None:
+        try:
+            request()
+            answers.put(None)
+        except Exception as error:  # handed to the thread that waits
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return answers.get(timeout=ANSWER_SECONDS)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {ANSWER_SECONDS:g} seconds") from None
+
+
+def first_line(error: Exception) -> str:
+    """A library's complaint on one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -13,6 +13,7 @@ from alignkit.assembly import plan_packing, read_inputs
 from alignkit.batches import Layout
 from alignkit.data.encoding import Encoder
 from alignkit.data.examples import EncodedExample
+from alignkit.data.measured import looked_at
 from alignkit.data.packing import Packing
 from alignkit.data.preparation import PreparedData
 from alignkit.data.steps import Steps
@@ -123,8 +124,9 @@ def inspect_run(settings: RunSettings, *, examples: int) -> Inspection:
     """
     inputs = read_inputs(settings)
     prepared, config, tokenizer, end = inputs.prepared, inputs.config, inputs.tokenizer, inputs.terminator
-    completions = max(len(example.completion_ids) for example in prepared.train)
-    everything = [*prepared.train, *prepared.validation]
+    train = looked_at(prepared.train)
+    everything = [*train, *prepared.validation]
+    completions = max(len(example.completion_ids) for example in train)
     names = {1: ("completion",), 2: NAMES}.get(completions) or tuple(f"completion {rank}" for rank in range(1, completions + 1))
     backbone = skeleton(inputs.path, config).use_attention(settings.model.attention, device_kind(settings.hardware.accelerator))
     layouts: tuple[Layout, ...] = ("packed", "rows") if backbone.why_not_packed() is None else ("rows",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import os
 import sys
@@ -11,7 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from alignkit.configuration import config_yaml
-from alignkit.errors import DivergedError, UserError
+from alignkit.errors import DivergedError, RankError, UserError
+from alignkit.hardware_checks import check_hardware, check_machine
+from alignkit.launching.agreement import agreed_run
+from alignkit.launching.outcomes import Outcomes
+from alignkit.launching.output import send_output
+from alignkit.launching.placement import Placement, check_start, placement
 from alignkit.run_dir import RunDir, Scalar
 from alignkit.settings import RunSettings
 from alignkit.summary import final_table, print_table
@@ -30,17 +36,7 @@ def run_job(settings: RunSettings, *, named: bool) -> int:
     Returns:
         The exit code.
     """
-    run: RunDir | None = None
-    try:
-        run = claim(settings.run_dir, named=named)
-        results = carry_out(settings, run)
-    except BaseException as error:
-        code, message = ending(error)
-        show(error, code, message, debug=settings.debug)
-        if run is not None and not (code == WRONG_INPUT and give_up(run)):
-            print(f"run: {run.path}", flush=True)
-        return code
-    return report(results, run)
+    return conduct(settings, lambda place: agreed_run(place, lambda: claim(settings.run_dir, named=named)), carry_out)
 
 
 def resume_job(settings: RunSettings, run: RunDir) -> int:
@@ -49,16 +45,30 @@ def resume_job(settings: RunSettings, run: RunDir) -> int:
     Returns:
         The exit code.
     """
-    try:
-        from alignkit.training import train
+    return conduct(settings, lambda place: run, functools.partial(train_somewhere, resume=True))
 
-        results = train(settings, run, resume=True)
+
+def conduct(
+    settings: RunSettings, find: Callable[[Placement | None], RunDir], work: Callable[[RunSettings, RunDir], dict[str, Scalar]]
+) -> int:
+    """Find the directory, do the work there, and say how it went: of several processes the first one, and one that failed."""
+    run: RunDir | None = None
+    place: Placement | None = None
+    try:
+        check_start(settings.hardware)
+        place = placement(settings.hardware)
+        run = find(place)
+        if place is not None and place.rank > 0:
+            send_output(Outcomes.of(run).log(place.rank), errors=False)
+        results = work(settings, run)
     except BaseException as error:
         code, message = ending(error)
-        show(error, code, message, debug=settings.debug)
-        print(f"run: {run.path}", flush=True)
+        whose = f"rank {place.rank} of {place.ranks}: " if place is not None and place.rank > 0 else ""
+        show(error, code, whose * bool(message) + message, debug=settings.debug)
+        if not whose and run is not None and not (code == WRONG_INPUT and give_up(run)):
+            print(f"run: {run.path}", flush=True)
         return code
-    return report(results, run)
+    return report(results, run) if place is None or place.rank == 0 else DONE
 
 
 def report(results: Mapping[str, Scalar], run: RunDir) -> int:
@@ -69,13 +79,32 @@ def report(results: Mapping[str, Scalar], run: RunDir) -> int:
 
 
 def carry_out(settings: RunSettings, run: RunDir) -> dict[str, Scalar]:
-    """Write `config.yaml`, train, and return the final results."""
+    """Write `config.yaml`, train, and return the final results. Every rank that another program started calls this."""
     settings = dataclasses.replace(settings, run_dir=str(run.path))
-    run.config.write_text(config_yaml(settings), encoding="utf-8")
+    place = placement(settings.hardware)
+    if place is None or place.rank == 0:
+        run.config.write_text(config_yaml(settings), encoding="utf-8")
+    return train_somewhere(settings, run)
+
+
+def train_somewhere(settings: RunSettings, run: RunDir, *, resume: bool = False) -> dict[str, Scalar]:
+    """Train in this process, which may be one of several that torchrun or Slurm started, or in ranks of our own."""
+    check_hardware(settings)
+    check_start(settings.hardware)
+    check_machine(settings)
+    if placement(settings.hardware) is None and settings.hardware.processes > 1:
+        from alignkit.launching.launcher import run_ranks
+
+        return run_ranks(settings, run, resume=resume)
+    return train_here(settings, run, resume=resume)
+
+
+def train_here(settings: RunSettings, run: RunDir, *, resume: bool = False) -> dict[str, Scalar]:
+    """Train in this process."""
     # The first import of torch's big users: everything that can be wrong without them has been checked.
     from alignkit.training import train
 
-    return train(settings, run)
+    return train(settings, run, resume=True) if resume else train(settings, run)
 
 
 def answer(question: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
@@ -137,7 +166,9 @@ def ending(error: BaseException) -> tuple[int, str]:
 
 def show(error: BaseException, code: int, message: str, *, debug: bool) -> None:
     """Tell the user on standard error: our own faults with a traceback, theirs in one message."""
-    if (code == CRASHED and not isinstance(error, SystemExit)) or (debug and code != DONE):
+    if isinstance(error, RankError):
+        print(error, file=sys.stderr, flush=True)
+    elif (code == CRASHED and not isinstance(error, SystemExit)) or (debug and code != DONE):
         traceback.print_exception(error)
     elif message:
         print(message, file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from alignkit.data.measured import source_counts
 from alignkit.data.preparation import PreparedData
 from alignkit.errors import UserError
 from alignkit.loss_settings import HeadSettings, LossSettings
@@ -166,7 +167,7 @@ def check_sources(objective: AnyObjective, prepared: PreparedData) -> None:
     Raises:
         UserError: naming the parts that there are.
     """
-    there = sorted({example.source for example in prepared.train} - {""})
+    there = sorted(source_counts(prepared.train).keys() - {""})
     for source in sorted(objective.sources - set(there)):
         kinds = f"{', '.join(there)} are there" if there else "the data are no mixture; see dataset=mixture"
         raise UserError(f"loss.parts: no training example is of source {source!r}; {kinds}.")

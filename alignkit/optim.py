@@ -8,6 +8,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from alignkit.optimizer_settings import AdamWSettings, LaPropSettings, OptimizerSettings, RMSpropSettings, ScheduleSettings
@@ -103,13 +104,16 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer of a run over named trunk parameters and head parameters; frozen ones are left out."""
     groups = parameter_groups(settings, trunk=trunk, heads=heads)
+    # Torch takes a list of whole tensors or one of cut ones, not both at once.
+    alike = all(len({isinstance(parameter, DTensor) for parameter in group["params"]}) == 1 for group in groups)
+    together = {"fused": True} if alike else {"foreach": False}
     match settings:
         case AdamWSettings():
-            return AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps, weight_decay=0.0, fused=True)
+            return AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps, weight_decay=0.0, **together)
         case LaPropSettings():
             return LaProp(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps)
         case RMSpropSettings():
-            return RMSprop(groups, lr=settings.lr, alpha=settings.alpha, eps=settings.eps)
+            return RMSprop(groups, lr=settings.lr, alpha=settings.alpha, eps=settings.eps, foreach=None if alike else False)
         case _:
             raise AssertionError(f"no optimizer for {type(settings).__name__}")
 

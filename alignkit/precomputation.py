@@ -26,8 +26,10 @@ from alignkit.data.steps import Steps
 from alignkit.models.adapters import adapters_off
 from alignkit.models.backbone import Backbone
 from alignkit.models.reference import CachedReference, LiveReference, MovingReference
+from alignkit.models.sharding import whole_weights
 from alignkit.models.terminal_states import CachedStates
 from alignkit.modules.stepping import SteppingModule
+from alignkit.ranks import is_first
 from alignkit.run_dir import Scalar
 from alignkit.settings import RunSettings
 
@@ -42,33 +44,38 @@ class Precomputation:
         self._job = job
         self._trainer = trainer
         self._device = trainer.strategy.root_device
-        self._examples = [*visited(job.data.steps), *job.inputs.prepared.validation]
-        self._mismatched = [example for step in range(job.data.steps.steps) for example in job.data.steps.mismatched_examples(step)]
 
     def run(self, samples: Samples) -> None:
         """The reference's continuations and log-probs, and what heads read of a frozen trunk, as far as the job needs them."""
         module, models = self._job.module, self._job.models
         policy = module.backbone.to(self._device)
         with self._trainer.precision_plugin.forward_context():
-            with adapters_off(reference_model(module).to(self._device)) as reference:
+            with adapters_off(reference_model(module).to(self._device)) as reference, whole_weights(reference):
                 samples.remember(reference)
             if isinstance(module.reference, CachedReference):
                 assert module.reference.backbone is not None
                 assert models.reference_fingerprint is not None
-                examples = [*self._examples, *self._mismatched]
-                with adapters_off(module.reference.backbone) as reference:
+                steps = self._job.data.steps
+                mismatched = [example for step in range(steps.steps) for example in steps.mismatched_examples(step)]
+                examples = [*self._examples(), *mismatched]
+                with adapters_off(module.reference.backbone) as reference, whole_weights(reference):
                     filled = self._fill("reference", TOKEN_LOGPS, reference, models.reference_fingerprint, examples)
                 module.reference.load(filled.values)
                 gc.collect()  # transformers' models are in cycles
             if isinstance(module.states, CachedStates):
-                filled = self._fill("trunk", TERMINAL_STATES, policy, models.policy_fingerprint, self._examples)
+                with whole_weights(policy):
+                    filled = self._fill("trunk", TERMINAL_STATES, policy, models.policy_fingerprint, self._examples())
                 module.states.load(filled.values)
+
+    def _examples(self) -> list[EncodedExample]:
+        """All that the run reads: only where they are wanted, for they may be many."""
+        return [*visited(self._job.data.steps), *self._job.inputs.prepared.validation]
 
     def _fill(self, role: str, quantity: Quantity, backbone: Backbone, weights: str, examples: Sequence[EncodedExample]) -> Filled:
         mode = numeric_mode(self._settings.precision.lightning, self._device)
         folder = cache_root(self._settings.cache_dir) / quantity.name / f"{function_digest(backbone, weights)}-{mode}"
         store = Store(folder, {"values": quantity.name, "function": folder.name}, lambda line: say(f"{role}: {line}"))
-        shown = self._settings.callbacks.progress_bar
+        shown = self._settings.callbacks.progress_bar and is_first()
         filler = Filler(
             quantity=quantity,
             backbone=backbone,

@@ -7,7 +7,8 @@ from typing import Protocol, cast, final
 
 import torch
 from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision, Precision
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from alignkit.batches import PackedBatch
@@ -60,10 +61,20 @@ class LookedUp:
 
 
 def build_module(
-    settings: RunSettings, inputs: RunInputs, config: PretrainedConfig, *, checkpointing: bool, mode: AbstractContextManager[object]
+    settings: RunSettings,
+    inputs: RunInputs,
+    config: PretrainedConfig,
+    *,
+    checkpointing: bool,
+    mode: AbstractContextManager[object],
+    device: str | None = None,
 ) -> AlignmentModule:
-    """The module of a run with random weights, which are made under `mode`. Raises what assembly would say of the model."""
-    device = device_kind(settings.hardware.accelerator)
+    """The module of a run with random weights, which are made under `mode`. `device`: `cpu` or `cuda`, where it is for another machine.
+
+    Raises:
+        UserError: what assembly would say of the model.
+    """
+    device = device or device_kind(settings.hardware.accelerator)
     with mode:
         lm = random_lm(config, settings)
     backbone = Backbone(lm).use_attention(settings.model.attention, device)
@@ -79,10 +90,10 @@ def build_module(
             config = config if path is None else load_config("reference.path", locate("reference.path", path))
             with mode:
                 other = random_lm(config, settings)
-            frozen = freeze(Backbone(other).use_attention(settings.model.attention, device))
+            held = freeze(Backbone(other).use_attention(settings.model.attention, device))
             if settings.precision.lightning == "bf16-mixed" and settings.model.quantize is None:
-                convert_for_good(frozen, torch.bfloat16)
-            reference = LiveReference(frozen)
+                convert_for_good(held, torch.bfloat16)
+            reference = LiveReference(held)
     elif objective.needs_reference:
         reference = looked_up
     frozen = settings.model.train == "heads"
@@ -95,6 +106,8 @@ def build_module(
     if settings.model.adapter is not None:
         # Not under `mode`: peft moves what it has made, which tensors without values refuse. Adapters are small.
         add_adapters(backbone, settings.model.lora)
+        if isinstance(mode, FakeTensorMode):
+            forget_values(backbone, mode)
     if checkpointing:
         backbone.checkpoint_activations()
     with mode, precision_plugin(settings, device).module_init_context():
@@ -103,6 +116,14 @@ def build_module(
     parts = Parts(backbone=backbone, heads=heads, reference=reference, states=states)
     recipe = Recipe(optimizer=settings.optimizer, schedule=settings.schedule, steps=settings.steps, log_every=settings.logger.every)
     return inputs.module_class(parts=parts, recipe=recipe, objective=objective)
+
+
+def forget_values(backbone: Backbone, mode: FakeTensorMode) -> None:
+    """Replace parameters that have values, in place, by such that have none."""
+    for module in backbone.lm.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if not isinstance(parameter, FakeTensor):
+                setattr(module, name, nn.Parameter(mode.from_tensor(parameter.detach()), requires_grad=parameter.requires_grad))
 
 
 def module_optimizer(settings: RunSettings, module: AlignmentModule) -> torch.optim.Optimizer:
@@ -122,7 +143,7 @@ def random_lm(config: PretrainedConfig, settings: RunSettings) -> PreTrainedMode
 
 
 def precision_plugin(settings: RunSettings, device: str) -> Precision:
-    """The one that Lightning's trainer uses."""
-    if settings.precision.lightning == "bf16-mixed":
+    """The one that Lightning's trainer uses; fp16 weighs and takes what bf16 does, and needs no scaler here."""
+    if settings.precision.lightning in ("bf16-mixed", "16-mixed"):
         return MixedPrecision("bf16-mixed", device)
     return HalfPrecision("bf16-true") if settings.precision.lightning == "bf16-true" else Precision()

@@ -5,99 +5,46 @@ The step is the module's own code; only the kernel of packed attention is replac
 
 from __future__ import annotations
 
-import gc
-import weakref
-from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self, cast, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 from alignkit.batches import PackedBatch
 from alignkit.data.packing import Packing
 from alignkit.models.backbone import Backbone
+from alignkit.models.reference import AdapterOffReference, LiveReference
 from alignkit.models.tiled_attention import KEPT_KEYS
+from alignkit.planning.ledger import ACTIVATIONS, GRADIENTS, OPTIMIZER, REFERENCE, TEMPORARIES, WEIGHTS, Ledger
+from alignkit.planning.narrowing import narrowed, with_layers
 from alignkit.random_module import RunInputs, build_module, module_optimizer, precision_plugin
 from alignkit.settings import BatchSettings, RunSettings
 
-WEIGHTS = "weights"
-REFERENCE = "reference"
-COPIES = "copies of weights in bfloat16"
-GRADIENTS = "gradients"
-OPTIMIZER = "optimizer state"
-ACTIVATIONS = "activations"
-TEMPORARIES = "temporaries"
-
-CPU = torch.device("cpu")
 Packer = Callable[[BatchSettings, Backbone], Packing]
 """How a model's examples are cut into micro-batches."""
 
 
 @final
-class Ledger(TorchDispatchMode):
-    """Counts the bytes of every storage from its first use to its end, while it is active."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """What one of several ranks holds and computes."""
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.kind = TEMPORARIES  # what new storages are for
-        self.alive: Counter[str] = Counter()
-        """Bytes by kind."""
-        self.peak: Mapping[str, int] = {}
-        """`alive` when its sum was greatest."""
-        self._highest = self._total = 0
-        self._kinds: dict[int, str] = {}
-        self._storages: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+    shards: int = 1
+    """Ranks between which FSDP cuts weights, gradients and optimizer state."""
+    tensor_parallel: int = 1
+    """Ranks that compute each matrix product together."""
+    device: str | None = None
+    """`cpu` or `cuda`, where the run is for another machine than this one."""
 
-    def __enter__(self) -> Self:
-        gc.disable()  # half of the time otherwise
-        return cast(Self, super().__enter__())  # type: ignore[no-untyped-call]
 
-    def __exit__(self, *error: object) -> None:
-        gc.enable()
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
-
-    def restart(self) -> None:
-        """Forget the peak, not what is alive."""
-        self.peak, self._highest = {}, 0
-
-    def enter(self, tensor: Tensor, kind: str) -> None:
-        """Count a tensor's storage under `kind`, from now on or again."""
-        storage = tensor.untyped_storage()
-        number, size = id(storage), storage.nbytes()
-        if number in self._storages:
-            self.alive[self._kinds[number]] -= size
-            self.alive[kind] += size
-            self._kinds[number] = kind
-            return
-
-        def leave(_: object) -> None:
-            self.alive[self._kinds.pop(number)] -= size
-            self._total -= size
-            del self._storages[number]
-
-        self._storages[number], self._kinds[number] = weakref.ref(storage, leave), kind
-        self.alive[kind] += size
-        self._total += size
-        if self._total > self._highest:
-            self._highest, self.peak = self._total, dict(self.alive)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.prim.device.default:  # two of three calls, and slow
-            return CPU
-        result = func(*args, **(kwargs or {}))
-        for tensor in (result,) if isinstance(result, Tensor) else tree_leaves(result):
-            if isinstance(tensor, Tensor) and id(tensor.untyped_storage()) not in self._storages:
-                # Autocast keeps what it casts, for the rest of the step.
-                is_cast = func is torch.ops.aten._to_copy.default and self._kinds.get(id(args[0].untyped_storage())) in (WEIGHTS, REFERENCE)
-                self.enter(tensor, COPIES if is_cast else self.kind)
-        return result
+ALONE = Share()
+"""A run of one process, on this machine."""
 
 
 @final
@@ -147,43 +94,106 @@ for kind, kept in (("tiles", KEPT_KEYS), ("flex", 0)):
 class Rehearsal:
     """A run without values on the CPU: its module, and what is alive while it works."""
 
-    def __init__(self, settings: RunSettings, inputs: RunInputs, pack: Packer, *, checkpointing: bool) -> None:
-        self.checkpointing = checkpointing
+    def __init__(
+        self,
+        settings: RunSettings,
+        inputs: RunInputs,
+        pack: Packer,
+        *,
+        checkpointing: bool,
+        share: Share = ALONE,
+        layers: int | None = None,
+    ) -> None:
+        """`share`: of one rank among several; `layers`: only so many of the model's."""
+        self.checkpointing, self.share = checkpointing, share
         self._plugin = precision_plugin(settings, "cpu")
         mode = FakeTensorMode(allow_non_fake_inputs=True)
-        self._module = build_module(settings, inputs, inputs.config, checkpointing=checkpointing, mode=mode)
-        backbone = self._module.backbone
+        config = narrowed(inputs.config if layers is None else with_layers(inputs.config, layers), share.tensor_parallel)
+        self._module = build_module(settings, inputs, config, checkpointing=checkpointing, mode=mode, device=share.device)
+        self.backbone = backbone = self._module.backbone
         self.packing = pack(settings.batch, backbone)
         models = [module for module in self._module.modules() if isinstance(module, Backbone)]
         if self.packing.layout == "packed" and backbone.attention in STAND_INS:
             for model in models:
                 model.lm.set_attn_implementation(STAND_INS[model.attention])
                 model.attention = "tiles"  # the table that stand-ins read
-        self._ledger: Ledger = Ledger()
+        shapes = {parameter.shape for parameter in backbone.parameters()}
+        # Heads are not cut; a shape that a weight of the trunk has too is taken for one of the trunk.
+        whole = {parameter.shape for parameter in self._module.heads.parameters()} - shapes
+        self._ledger: Ledger = Ledger(share.shards, whole)
         for part in (self._module.heads, *models):
             for tensor in (*part.parameters(), *part.buffers()):
                 self._ledger.enter(tensor, WEIGHTS if part in (self._module.heads, backbone) else REFERENCE)
         trained = [parameter for parameter in self._module.parameters() if parameter.requires_grad]
+        inside = {id(parameter) for layer in backbone.layers() for parameter in layer.parameters()}
+        # FSDP scatters a layer's gradients when the layer is done, and those around the layers at the end.
+        self._late = [parameter for parameter in backbone.parameters() if share.shards > 1 and id(parameter) not in inside]
+        late = {id(parameter) for parameter in self._late}
         for parameter in trained:
-            parameter.register_post_accumulate_grad_hook(lambda done: self._ledger.enter(cast(Tensor, done.grad), GRADIENTS))
+            if id(parameter) not in late:
+                parameter.register_post_accumulate_grad_hook(lambda done: self._ledger.enter(cast(Tensor, done.grad), GRADIENTS))
         self._optimizer = module_optimizer(settings, self._module)
         self.trained = sum(parameter.numel() for parameter in trained)
+        self.trained_bytes = sum(parameter.nbytes for parameter in trained)
+        self.around_bytes = sum(parameter.nbytes for parameter in self._module.heads.parameters() if parameter.requires_grad)
+        """Of what is trained and not a part of the trunk."""
+        self.product_bytes = 4 if settings.precision.lightning == "32-true" else 2
+        """Of an element of what a matrix product puts out."""
 
     def step_peak(self, batch: PackedBatch, *, first: bool) -> Mapping[str, int]:
         """Bytes by kind at the peak of a micro-batch and an update after it. `first`: of its step; later ones find gradients."""
         with self._ledger, self._plugin.forward_context():
             self._make_gradients()
             self._update()
-            if not first:
-                self._make_gradients()
+            earlier = [] if first else self._make_gradients()
+            for parameter in self._late:
+                parameter.grad = None  # scattered: `earlier` holds it
             self._ledger.restart()
             self._ledger.kind = ACTIVATIONS
             loss = self._module.evaluate(batch).sum()
             self._ledger.kind = TEMPORARIES
             loss.backward()
-            del loss
+            del loss, earlier
+            for parameter in self._late:
+                if parameter.grad is not None:
+                    self._ledger.enter(parameter.grad, GRADIENTS)
             self._update()
         return self._ledger.peak
+
+    def passes(self, batch: PackedBatch) -> None:
+        """A forward and a backward pass over a micro-batch, for who counts what is done."""
+        with self._plugin.forward_context():
+            self._module.evaluate(batch).sum().backward()
+            self._optimizer.zero_grad()
+
+    def held(self) -> Mapping[str, int]:
+        """Bytes by kind of what a rank holds between micro-batches, gradients among them."""
+        with self._ledger:
+            self._make_gradients()
+            self._update()
+            made = self._make_gradients()
+            held = {kind: self._ledger.alive[kind] for kind in (WEIGHTS, REFERENCE, GRADIENTS, OPTIMIZER)}
+            del made
+            self._optimizer.zero_grad()
+        return held
+
+    @property
+    def policy(self) -> Backbone | None:
+        """The trunk that each micro-batch runs through; None where its states are looked up."""
+        return self.backbone if self._module.parts.states is None else None
+
+    @property
+    def references(self) -> list[Backbone]:
+        """What each micro-batch runs through without gradient, after the policy; the policy itself where its adapters are switched off."""
+        reference = self._module.reference
+        return [reference.backbone] if isinstance(reference, LiveReference | AdapterOffReference) else []
+
+    @property
+    def trunk_passes(self) -> int:
+        """Forward passes of a trunk in a micro-batch; a backward pass counts two, for it multiplies twice as much."""
+        trained = any(parameter.requires_grad for parameter in self.backbone.parameters())
+        backward = (3 if self.checkpointing else 2) if trained else 0
+        return (1 + backward if self.policy is not None else 0) + len(self.references)
 
     @torch.no_grad()
     def look_peak(self, batch: PackedBatch) -> Mapping[str, int]:
@@ -195,11 +205,14 @@ class Rehearsal:
             backbone.token_scores(backbone.hidden_states(batch), batch)
         return self._ledger.peak
 
-    def _make_gradients(self) -> None:
+    def _make_gradients(self) -> list[Tensor]:
+        made = []
         for group in self._optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = torch.empty_like(parameter)
                 self._ledger.enter(parameter.grad, GRADIENTS)
+                made.append(parameter.grad)
+        return made
 
     def _update(self) -> None:
         self._ledger.kind = OPTIMIZER

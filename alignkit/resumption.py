@@ -48,28 +48,30 @@ def run_to_resume(flags: argparse.Namespace) -> tuple[RunDir, RunSettings] | Non
     return run, dataclasses.replace(settings, debug=debug == "true")
 
 
-def read_settings(run: RunDir) -> RunSettings:
+def read_settings(run: RunDir, where: str = RESUME) -> RunSettings:
     """What a run began with, from its `config.yaml`, which is checked like anything that is typed. The directory may have been moved.
+    `where` is the setting that names it.
 
     Raises:
         UserError: when there is no run, or its config is none of this version's.
     """
     if not run.path.is_dir():
-        raise UserError(f"resume = {run.path}: there is no such directory, seen from {os.getcwd()}.")
+        raise UserError(f"{where} = {run.path}: there is no such directory, seen from {os.getcwd()}.")
     if not run.config.is_file():
         inside = sorted(config.parent for config in run.path.glob(f"*/{run.config.name}"))
-        hint = f"Type one of those inside it, such as resume={inside[0]}." if inside else "Type the directory that a run's last line named."
-        raise UserError(f"resume = {run.path}: holds no run of its own, for it has no {run.config.name}. {hint}")
+        named = "Type the directory that a run's last line named."
+        hint = f"Type one of those inside it, such as {where}={inside[0]}." if inside else named
+        raise UserError(f"{where} = {run.path}: holds no run of its own, for it has no {run.config.name}. {hint}")
     try:
         config = OmegaConf.load(run.config)
     except yaml.YAMLError as error:
-        raise UserError(f"resume = {run.path}: {run.config.name} cannot be read ({' '.join(str(error).split())}).") from None
+        raise UserError(f"{where} = {run.path}: {run.config.name} cannot be read ({' '.join(str(error).split())}).") from None
     if not isinstance(config, DictConfig) or not config:
-        raise UserError(f"resume = {run.path}: {run.config.name} is empty: the run was stopped before it began. Begin it again elsewhere.")
+        raise UserError(f"{where} = {run.path}: {run.config.name} is empty: the run was stopped before it began. Begin it again elsewhere.")
     try:
         return dataclasses.replace(check_config(config), run_dir=str(run.path))
     except UserError as error:
-        raise UserError(f"resume = {run.path}: its {run.config.name} says: {error}") from None
+        raise UserError(f"{where} = {run.path}: its {run.config.name} says: {error}") from None
 
 
 def check_unfinished(run: RunDir, settings: RunSettings) -> None:
@@ -88,7 +90,7 @@ def check_unfinished(run: RunDir, settings: RunSettings) -> None:
                 f"resume = {run.path}: the run is finished; all of its {settings.steps} steps are done. A longer one is another run: its "
                 "schedule ends elsewhere. Begin it with its own steps and run_dir."
             )
-    if not run.last_checkpoint.is_file():
+    if not run.last_checkpoint.exists():
         why = "the run was stopped before its first checkpoint" if settings.callbacks.checkpoints else "callbacks.checkpoints was false"
         raise UserError(
             f"resume = {run.path}: {why}: there is no {run.last_checkpoint.relative_to(run.path)}. Begin it again, with another run_dir."

@@ -74,7 +74,7 @@ class Rollout:
 
     def places(self, batch: PackedBatch) -> Tensor:
         """[N'] int64, where the tokens of a batch of some of the examples are in the flat tensors, in the batch's order."""
-        return torch.cat([torch.arange(*self._spans[key]) for key in batch.example_keys])
+        return torch.cat([torch.arange(0), *(torch.arange(*self._spans[key]) for key in batch.example_keys)])
 
     def state(self) -> dict[str, Any]:
         """The same as plain tuples and tensors, for a checkpoint that is read without running what is in it."""
@@ -100,13 +100,15 @@ class Rollout:
         return spans
 
 
-def in_order(examples: Sequence[EncodedExample], batches: Sequence[PackedBatch], values: Sequence[Tensor]) -> Tensor:
-    """Token values [N'] of each of some batches, which hold the examples in any order, flat in the order of the examples: [N]."""
+def in_order(examples: Sequence[EncodedExample], values: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:
+    """Token values of batches, which hold the examples in any order, flat in the order of the examples: [N].
+
+    `values`: of each batch the keys of its examples and the values [N'] of their tokens.
+    """
     parts: dict[int, Tensor] = {}
     sizes = {example.key: sum(map(len, example.completion_ids)) for example in examples}
-    for batch, of_batch in zip(batches, values, strict=True):
-        keys = batch.example_keys
-        parts |= zip(keys, of_batch.split([sizes[key] for key in keys]), strict=True)
+    for keys, of_batch in values:
+        parts |= zip(keys, of_batch.split([sizes[key] for key in keys]), strict=True) if keys else ()
     return torch.cat([parts[example.key] for example in examples])
 
 

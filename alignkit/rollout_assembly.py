@@ -9,6 +9,7 @@ import torch
 from transformers import PretrainedConfig
 
 from alignkit.configuration import packaged, scorer_settings
+from alignkit.data import measured
 from alignkit.data.packing import Packing
 from alignkit.data.preparation import PreparedData
 from alignkit.errors import UserError
@@ -140,4 +141,4 @@ def check_room(settings: RunSettings, config: PretrainedConfig, prepared: Prepar
 
 def longest_prompt(prepared: PreparedData) -> int:
     """Tokens of the longest prompt."""
-    return max(len(example.prompt_ids) for example in (*prepared.train, *prepared.validation))
+    return max(map(measured.longest_prompt, (prepared.train, prepared.validation)))

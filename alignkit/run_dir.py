@@ -67,6 +67,16 @@ class RunDir:
         return self.path / "model"
 
     @property
+    def trial(self) -> Path:
+        """Of a job of a study: which of its trials the job is."""
+        return self.path / "trial.json"
+
+    @property
+    def pruned(self) -> Path:
+        """Of a job of a study that did worse than others: the step at which it was stopped."""
+        return self.path / "pruned.json"
+
+    @property
     def heads(self) -> Path:
         """Weights of the heads."""
         return self.path / "heads.safetensors"
@@ -75,6 +85,16 @@ class RunDir:
     def heads_description(self) -> Path:
         """How the heads pool and which token they read."""
         return self.path / "heads.json"
+
+    @property
+    def texts(self) -> Path:
+        """How texts were written for the model, and the token that ends them."""
+        return self.path / "texts.json"
+
+    @property
+    def card(self) -> Path:
+        """What the model is, for people and for the hub."""
+        return self.model / "README.md"
 
     @property
     def checkpoints(self) -> Path:

@@ -47,6 +47,9 @@ class DatasetSettings:
     """Examples held out."""
     max_dropped: float
     """Fraction of the examples that may be dropped (empty, identical, too long, ...) before that is an error."""
+    streaming: bool
+    """For sets that do not fit into memory: rows are read one after the other, tokenised once into a memory-mapped file under
+    `cache_dir`, and read from there by all ranks and runs. The same examples in the same order as without."""
     options: dict[str, Any]
     """The fields of the source class, as typed by the user."""
 
@@ -86,8 +89,30 @@ class HardwareSettings:
     name: str
     accelerator: str
     """Lightning's name of the device kind: `auto`, `cpu`, `gpu`."""
+    strategy: str
+    """How several devices share the work: `one` (there is one), `ddp`, `fsdp`, `tensor_parallel`."""
+    devices: int
+    """Of each node, one process each."""
+    nodes: int
+    """Machines."""
+    tensor_parallel: int
+    """Devices that hold one model together; the others share the examples. 1 but for `strategy: tensor_parallel`."""
+    slurm: bool
+    """Whether Slurm starts the processes (`srun`), not this command."""
     threads: int | None
-    """CPU threads; null leaves torch's own choice."""
+    """CPU threads of each process; null leaves torch's own choice."""
+    timeout: int
+    """Seconds that a process waits for gradients or weights of another one that hangs; of one that has died it hears at once."""
+
+    def __post_init__(self) -> None:
+        check_choice("hardware.strategy", self.strategy, ("one", "ddp", "fsdp", "tensor_parallel"))
+        for field in ("devices", "nodes", "tensor_parallel", "timeout"):
+            check_range(f"hardware.{field}", getattr(self, field), low=1)
+
+    @property
+    def processes(self) -> int:
+        """Over all nodes."""
+        return self.devices * self.nodes
 
 
 @final
@@ -97,10 +122,10 @@ class PrecisionSettings:
 
     name: str
     lightning: str
-    """Lightning's name: `32-true`, `bf16-mixed` (float32 weights, bf16 products), `bf16-true` (bf16 weights)."""
+    """Lightning's name: `32-true`, `bf16-mixed` and `16-mixed` (float32 weights, bf16 or fp16 products), `bf16-true` (bf16 weights)."""
 
     def __post_init__(self) -> None:
-        check_choice("precision.lightning", self.lightning, ("32-true", "bf16-mixed", "bf16-true"))
+        check_choice("precision.lightning", self.lightning, ("32-true", "bf16-mixed", "16-mixed", "bf16-true"))
 
 
 @final

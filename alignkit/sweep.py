@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import final
@@ -22,12 +22,18 @@ from omegaconf import DictConfig
 from alignkit.configuration import check_config
 from alignkit.errors import UserError
 from alignkit.job import CRASHED, DONE, INTERRUPTED, TERMINATED, carry_out, ending, show
+from alignkit.launching.agreement import agreed_run
+from alignkit.launching.output import output_in
+from alignkit.launching.placement import placement
 from alignkit.run_dir import RunDir, Scalar, jsonable
 from alignkit.summary import print_table, sweep_table
 
 SWEEP = "sweep.json"
 FAILURE = "failure.json"
 """In the run directory of a job that did not end well: its exit code and message."""
+LOG = "log.txt"
+"""In the run directory of a job: what it printed."""
+NOT_RUN = "not run"
 LONGEST_NAME = 100
 """Characters of a job's directory; file systems allow 255 bytes."""
 STOPS = (INTERRUPTED, TERMINATED)
@@ -42,8 +48,8 @@ class JobRecord:
     job: int
     overrides: list[str]
     """What sets the job apart, as typed."""
-    status: str = "not run"
-    """`not run`, `done`, `failed` or `interrupted`."""
+    status: str = NOT_RUN
+    """`not run`, `done`, `pruned` (stopped because it did worse than others), `failed` or `interrupted`."""
     exit_code: int | None = None
     message: str = ""
     """Why it failed."""
@@ -94,35 +100,37 @@ def run_sweep_job(cfg: DictConfig) -> int:
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.sweep.dir)
-    jobs = read(folder)
-    job = jobs[hydra.job.num]
-    print(f"[{job.job + 1}/{len(jobs)}] {' '.join(job.overrides)}", flush=True)
+    run = folder / read(folder)[hydra.job.num].run
+    run.mkdir(exist_ok=True)
     debug = False
-    run = folder / job.run
-    try:
-        settings = check_config(cfg)
-        debug = settings.debug
-        logger = settings.logger if settings.logger.group else replace(settings.logger, group=folder.name)
-        carry_out(replace(settings, logger=logger), RunDir.create(run))
-    except BaseException as error:
-        code, message = ending(error)
-        show(error, code, message, debug=debug)
-        run.mkdir(exist_ok=True)
-        (run / FAILURE).write_text(json.dumps({"exit_code": code, "message": message}) + "\n")
-        if code in STOPS:
-            raise
-        return code
-    print(f"run: {run}", flush=True)
+    with output_in(run / LOG):
+        try:
+            settings = check_config(cfg)
+            debug = settings.debug
+            logger = settings.logger if settings.logger.group else replace(settings.logger, group=folder.name)
+            place = placement(settings.hardware)
+            carry_out(replace(settings, logger=logger), agreed_run(place, lambda: RunDir.create(run)))
+        except BaseException as error:
+            code, message = ending(error)
+            show(error, code, message, debug=debug)
+            draft = run / f"{FAILURE}.part"
+            draft.write_text(json.dumps({"exit_code": code, "message": message}) + "\n")
+            draft.replace(run / FAILURE)
+            if code in STOPS:
+                raise
+            return code
     return DONE
 
 
-def conclude(folder: Path) -> int:
+def conclude(folder: Path, best: Callable[[Sequence[JobRecord]], str | None] | None = None) -> int:
     """Read how each job ended from its directory, write `sweep.json`, print the table and name the jobs that failed.
+
+    `best`: says which job was sought, in a line.
 
     Returns:
         The sweep's exit code: 0 when all jobs worked, else 1.
     """
-    jobs = [ended(folder, job) for job in read(folder)]
+    jobs = [ended(folder, job) if job.status == NOT_RUN else job for job in read(folder)]
     write(folder, jobs)
     print_table(sweep_table([asdict(job) for job in jobs]))
     for job in jobs:
@@ -130,12 +138,15 @@ def conclude(folder: Path) -> int:
             print(f"job {job.job} ({' '.join(job.overrides)}) {job.status}: {job.message}", file=sys.stderr)
     if waiting := sum(job.exit_code is None for job in jobs):
         print(f"{waiting} of {len(jobs)} jobs were not run.", file=sys.stderr)
+    if best is not None and (line := best(jobs)) is not None:
+        print(line)
     print(f"run: {folder}", flush=True)
-    return DONE if all(job.status == "done" for job in jobs) else CRASHED
+    # A job of a study that was interrupted has been run again since; one of a sweep that was is not the last word on its exit code.
+    return DONE if all(job.exit_code == DONE or job.status == "interrupted" for job in jobs) else CRASHED
 
 
-def ended(folder: Path, job: JobRecord) -> JobRecord:
-    """A job's record with what its directory says."""
+def ended(folder: Path, job: JobRecord, *, still_running: bool = False) -> JobRecord:
+    """A job's record with what its directory says. One that has begun and left no word has failed, unless it may be `still_running`."""
     run = RunDir(folder / job.run)
     results = json.loads(run.results.read_text()) if run.results.exists() else {}
     if (run.path / FAILURE).exists():
@@ -143,8 +154,9 @@ def ended(folder: Path, job: JobRecord) -> JobRecord:
         status = "interrupted" if failure["exit_code"] in STOPS else "failed"
         return replace(job, status=status, exit_code=failure["exit_code"], message=failure["message"], results=results)
     if results:
-        return replace(job, status="done", exit_code=DONE, results=results)
-    if run.config.exists():
+        status = "pruned" if run.pruned.exists() else "done"
+        return replace(job, status=status, exit_code=DONE, results=results)
+    if run.config.exists() and not still_running:
         return replace(job, status="failed", exit_code=CRASHED, message="ended without a word: was the process killed, or out of memory?")
     return job
 

@@ -6,9 +6,11 @@ Nothing heavy is imported until the config is known to be good.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import hydra
 
@@ -18,10 +20,16 @@ from alignkit.composition import CONFIG_NAME, VERSION_BASE, one_message
 from alignkit.configuration import conf_dir
 from alignkit.errors import UserError
 from alignkit.job import DONE, ending, resume_job, run_job, show
+from alignkit.launching.placement import check_alone, check_start
 from alignkit.resumption import run_to_resume
 from alignkit.run_dir import RunDir
 from alignkit.settings import RunSettings
+from alignkit.study import arguments_of, begin_study, best_line, run_study, study_to_resume
 from alignkit.sweep import FAILURE, conclude, plan, run_sweep_job
+from alignkit.sweep_progress import showing
+
+ELSEWHERE = ("submitit_slurm",)
+"""Launchers whose jobs run on other machines, with processes that Slurm may start."""
 
 
 def main() -> int:
@@ -35,12 +43,13 @@ def main() -> int:
         flags = read_flags(argv)
         if is_question(flags):
             return answer(flags)
+        folder = study_to_resume(flags)
+        if folder is not None:
+            return sweep(checked(read_command(read_flags(arguments_of(folder)))), folder)
         stopped = run_to_resume(flags)
         if stopped is not None:
             return resume(*stopped)
-        command = read_command(flags)
-        check_models(command.jobs)
-        check_buildable(command.jobs)
+        command = checked(read_command(flags))
         if command.multirun:
             return sweep(command)
         return run_job(command.jobs[0].settings, named=command.named)
@@ -48,6 +57,21 @@ def main() -> int:
         code, message = ending(error)
         show(error, code, message, debug="debug=true" in map(str.lower, argv))
         return code
+
+
+def checked(command: Command) -> Command:
+    """The command, once nothing that is known to be wrong with it is left, whatever it would cost to find out later.
+
+    Raises:
+        UserError: on the first mistake.
+    """
+    if command.multirun:
+        check_alone()
+    for hardware in {job.settings.hardware for job in command.jobs} if command.launcher not in ELSEWHERE else ():
+        check_start(hardware)
+    check_models(command.jobs)
+    check_buildable(command.jobs)
+    return command
 
 
 def resume(run: RunDir, settings: RunSettings) -> int:
@@ -77,19 +101,32 @@ def answer(flags: argparse.Namespace) -> int:
     return 0
 
 
-def sweep(command: Command) -> int:
-    """Run every job through Hydra's launcher, then say how each went."""
-    folder = plan(command.sweep_dir, [job.changes for job in command.jobs], named=command.named)
-    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    flags = ["--config-dir", command.config_dir] if command.config_dir else []
+def sweep(command: Command, stopped_study: Path | None = None) -> int:
+    """Run every job through Hydra's launcher, or go on with a study that was stopped, then say how each job went."""
+    changes = [job.changes for job in command.jobs] if command.study is None else []
+    folder = stopped_study or plan(command.sweep_dir, changes, named=command.named)
     stopped = 0
     try:
-        call_hydra(["--multirun", *flags, *command.overrides, f"hydra.sweep.dir='{quoted}'"])
+        if command.study is None:
+            with showing(folder, len(command.jobs)):
+                run_grid(command, folder)
+        else:
+            if stopped_study is None:
+                begin_study(command, folder)
+            with showing(folder, command.study.settings.trials):
+                run_study(command, folder)
     except BaseException as error:
         stopped, message = ending(error)
         show(error, stopped, message, debug=command.jobs[0].settings.debug)
-    code = conclude(folder)
+    code = conclude(folder, best=functools.partial(best_line, command) if command.study is not None else None)
     return stopped or code
+
+
+def run_grid(command: Command, folder: Path) -> None:
+    """Hydra's own sweep over every combination."""
+    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    flags = ["--config-dir", command.config_dir] if command.config_dir else []
+    call_hydra(["--multirun", *flags, *command.overrides, f"hydra.sweep.dir='{quoted}'"])
 
 
 def call_hydra(arguments: Sequence[str]) -> None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import pickle
 import signal
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from lightning import Trainer, seed_everything
+from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger, WandbLogger
-from transformers import PreTrainedModel
 
+from alignkit import ranks
 from alignkit.assembly import Job, assemble, plan_packing, say
 from alignkit.callbacks.certificate import Certificate
 from alignkit.callbacks.checkpoint_files import CheckpointFiles
@@ -25,20 +24,25 @@ from alignkit.callbacks.gradient_cosine import GradientCosine
 from alignkit.callbacks.interruption import Interruption, Stopped
 from alignkit.callbacks.metrics_log import MetricsLog
 from alignkit.callbacks.progress import Progress
+from alignkit.callbacks.pruning import Pruning
 from alignkit.callbacks.random_states import RandomStates
 from alignkit.callbacks.samples import Continuation, Samples
+from alignkit.callbacks.sharded_checkpoints import read_others
+from alignkit.cutting import cut_models
 from alignkit.errors import DivergedError, UserError
 from alignkit.hardware import bf16_gain, device_kind, keep_freed_memory, peak_memory
 from alignkit.head_normalization import HeadNormalization
+from alignkit.leaving import certified, collect, export
 from alignkit.metrics import VALIDATION, metric
-from alignkit.models.export import save_adapter, save_heads, save_model
+from alignkit.models.model_card import write_card
+from alignkit.models.texts import Texts, save_texts
 from alignkit.modules.alignment import AlignmentModule
 from alignkit.modules.collector import Collector, Writing
-from alignkit.modules.rollout_module import RolloutModule
 from alignkit.modules.stepping import PROGRESS, SteppingModule
 from alignkit.precomputation import Precomputation
+from alignkit.processes import meeting, strategy_of
 from alignkit.rollout_assembly import build_sampler, gold_settings, open_scorer, surroundings_of
-from alignkit.run_dir import RunDir, Scalar, forget_after, read_jsonl
+from alignkit.run_dir import RunDir, Scalar, forget_after
 from alignkit.settings import RunSettings
 from alignkit.tracking import wandb_logger
 
@@ -48,7 +52,10 @@ NOISE = (
     r"The '\w+_dataloader' does not have many workers",  # a step is packed in milliseconds
     r"Checkpoint directory .* exists and is not empty",
     r"GPU available but not used",
+    r"It is recommended to use `self.log\('.*', ..., sync_dist=True\)`",  # all ranks log the same number
+    r"find_unused_parameters=True was specified in DDP constructor",
     r"You're resuming from a checkpoint that ended before the epoch ended",  # the loader is told where to go on
+    r"FSDP2-wrapped module .* returned a view tensor",  # which nobody writes into
 )
 """Warnings of libraries that would tell a user nothing."""
 
@@ -69,12 +76,15 @@ def train(settings: RunSettings, run: RunDir, *, resume: bool = False) -> dict[s
     seed_everything(settings.seed, workers=True, verbose=False)
     if settings.hardware.threads is not None:
         torch.set_num_threads(settings.hardware.threads)
-    with Interruption(run.last_checkpoint if settings.callbacks.checkpoints else None) as interruption:
+    with (
+        Interruption(run.last_checkpoint if settings.callbacks.checkpoints else None) as interruption,
+        meeting(settings.hardware),
+    ):
         job = assemble(settings)
         say(job.formula)
         if settings.precision.lightning != "32-true" and device_kind(settings.hardware.accelerator) == "cpu":
             say(precision_line(bf16_gain()))
-        with wandb_logger(settings, run) as wandb:
+        with wandb_logger(settings, run) if ranks.is_first() else nullcontext() as wandb:
             results = fit(settings, run, job, interruption, wandb, started=started, resume=resume)
     return results
 
@@ -96,18 +106,24 @@ def fit(
     if isinstance(job.module, AlignmentModule):
         policy_is = job.models.reference_is_policy
         checks = [Certificate(job.data.steps.examples, terminator=job.inputs.terminator, reference_is_policy=policy_is)]
-    extra = [gold_samples(settings, job)] if settings.validation.gold is not None and isinstance(job.module, AlignmentModule) else []
+    extra: list[Callback] = [Pruning(run)] if run.trial.exists() else []
+    if settings.validation.gold is not None and isinstance(job.module, AlignmentModule):
+        extra.append(gold_samples(settings, job))
+    cut_models(settings, job.module)
     trainer = build_trainer(settings, run, job, loggers, [RandomStates(), *checks, interruption, samples, *extra])
     precomputation = Precomputation(settings, job, trainer)
     precomputation.run(samples)
     normalization = HeadNormalization(settings, job.module, job.inputs, trainer) if isinstance(job.module, AlignmentModule) else None
     if normalization is not None:
         normalization.sample()
+    if ranks.is_first():
+        save_texts(run.texts, Texts.of(job.inputs.prepared.encoder, job.inputs.prepared.validation_texts[0]))
     diverged: DivergedError | None = None
     if resume:
         job.data.steps_done = go_back(run)
     else:
         trainer.validate(job.module, datamodule=job.data, verbose=False)
+    decorrelate(settings.seed)
     try:
         trainer.fit(job.module, datamodule=job.data, ckpt_path=str(run.last_checkpoint) if resume else None, weights_only=resume or None)
     except DivergedError as error:
@@ -120,8 +136,13 @@ def fit(
     measured = {**precomputation.results, **certified(run, job, checks)}
     if normalization is not None and diverged is None:
         measured |= normalization.store(run)
-    results = collect(run, job, measured, settings.loss.monitor, seconds=time.perf_counter() - started)
-    run.write_results(results)
+    peak = ranks.largest(peak_memory(job.module.device))
+    results: dict[str, Scalar] = {}
+    if ranks.is_first():
+        results = collect(run, job, measured, settings.loss.monitor, peak=peak, seconds=time.perf_counter() - started)
+        run.write_results(results)
+        write_card(run, settings, job.inputs.tokenizer, results)
+    results = ranks.from_first(results)
     if wandb is not None:
         wandb.experiment.summary.update(results)
     if diverged is not None:
@@ -129,6 +150,12 @@ def fit(
     if interruption.received is not None:
         raise stopped_by(interruption.received, job.module, settings)
     return results
+
+
+def decorrelate(seed: int) -> None:
+    """Give each rank random numbers of its own, as heads and adapters may have dropout; those of the first are what one process draws."""
+    if ranks.reader() > 0:
+        torch.manual_seed((seed * 1_000_003 + ranks.reader()) % 2**63)
 
 
 def hush() -> None:
@@ -199,7 +226,9 @@ def build_trainer(settings: RunSettings, run: RunDir, job: Job, loggers: list[Lo
         ]
     return Trainer(
         accelerator=settings.hardware.accelerator,
-        devices=1,
+        strategy=strategy_of(settings.hardware),
+        devices=settings.hardware.devices,
+        num_nodes=settings.hardware.nodes,
         precision=settings.precision.lightning,  # type: ignore[arg-type]
         max_epochs=1,
         max_steps=-1,  # the loader ends after `steps`; Lightning would count the optimiser steps of PPO's epochs
@@ -218,18 +247,6 @@ def build_trainer(settings: RunSettings, run: RunDir, job: Job, loggers: list[Lo
     )
 
 
-def export(settings: RunSettings, run: RunDir, job: Job) -> None:
-    """`model/` and, where heads were trained, `heads.safetensors` and `heads.json`."""
-    as_adapter = settings.model.adapter is not None and settings.model.lora.export == "adapter"
-    (save_adapter if as_adapter else save_model)(run.model, job.module.backbone, job.inputs.tokenizer)
-    samples = isinstance(job.module, RolloutModule)
-    if isinstance(job.module, RolloutModule) and job.module.value_trunk is not None:
-        return  # a value head on a trunk of its own says nothing of model/; checkpoints hold both
-    if len(job.module.heads) > 0:
-        reads = "the hidden state after the final norm that predicts each token of a completion" if samples else None
-        save_heads(run, job.module.heads, terminator=job.inputs.terminator, tokenizer=job.inputs.tokenizer, reads=reads)
-
-
 def go_back(run: RunDir) -> int:
     """The step that a run goes on from: that of its newest checkpoint. What it has written of later ones is forgotten.
 
@@ -237,57 +254,15 @@ def go_back(run: RunDir) -> int:
         UserError: when there is no checkpoint that can be read.
     """
     try:
-        checkpoint = torch.load(run.last_checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        newest = run.last_checkpoint
+        folder = newest.is_dir()
+        checkpoint = read_others(newest, True) if folder else torch.load(newest, map_location="cpu", weights_only=True, mmap=True)
         steps_done = int(checkpoint[PROGRESS]["steps_done"])
     except (OSError, RuntimeError, KeyError, pickle.UnpicklingError, EOFError) as error:
         raise UserError(f"resume = {run.path}: {run.last_checkpoint.name} cannot be read ({type(error).__name__}: {error})") from None
-    for file in (run.metrics, run.samples):
-        forget_after(file, steps_done)
+    if ranks.is_first():
+        for file in (run.metrics, run.samples):
+            forget_after(file, steps_done)
+    ranks.wait_for_all()
     say(f"resume: from step {steps_done}")
     return steps_done
-
-
-def certified(run: RunDir, job: Job, checks: Sequence[Certificate]) -> dict[str, Scalar]:
-    """What was checked before the first update or in it."""
-    if isinstance(job.module, RolloutModule):
-        return {f"certificate/{name}": value for name, value in job.module.certificate.items()}
-    return {name: value for check in checks for name, value in check.results.items()}
-
-
-def collect(run: RunDir, job: Job, measured: Mapping[str, Scalar], monitor: str, *, seconds: float) -> dict[str, Scalar]:
-    """The flat object of `results.json`: `start/val/*`, `val/*` (final), `best/<monitor>`, costs, fingerprints and counts."""
-    rows = [row for row in read_jsonl(run.metrics) if any(name.startswith(VALIDATION) for name in row)]
-    first, last = (
-        {name: value for row in rows if row["step"] == end["step"] for name, value in row.items() if name.startswith(VALIDATION)}
-        for end in (rows[0], rows[-1])
-    )
-    watched = [value for row in rows if isinstance(value := row.get(monitor), int | float)]
-    best = (min if metric(monitor.removeprefix(VALIDATION)).better == "lower" else max)(watched) if watched else None
-    return {
-        "formula": job.formula,
-        **{f"start/{name}": value for name, value in first.items()},
-        **last,
-        f"best/{monitor}": best,
-        **measured,
-        "steps": job.module.steps_done,
-        "seconds": seconds,
-        "training_seconds": job.module.training_seconds,
-        f"seconds_per_{'episode' if isinstance(job.module, RolloutModule) else 'pair'}": job.module.training_seconds
-        / max(1, job.module.examples_done),
-        "tokens_per_second": job.module.tokens_done / max(1e-9, job.module.training_seconds),
-        "completions": job.module.completions_done,
-        "models_held": models_held(),
-        "peak_memory_bytes": peak_memory(job.module.device),
-        "layout": job.data.steps.packing.layout,
-        "policy_fingerprint": job.models.policy_fingerprint,
-        "reference_fingerprint": job.models.reference_fingerprint,
-        "parameters": sum(parameter.numel() for parameter in job.module.backbone.parameters()),
-        **{f"data/{name}": count for name, count in job.inputs.prepared.counts.items()},
-    }
-
-
-def models_held() -> int:
-    """Language models that are in memory now: what a run could not let go of."""
-    gc.collect()
-    # By type: to ask a foreign object for its class may run its code.
-    return sum(issubclass(type(thing), PreTrainedModel) and thing.get_output_embeddings() is not None for thing in gc.get_objects())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -40,9 +41,17 @@ if TYPE_CHECKING:  # lightning takes seconds to import; most tests do without
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # for processes that tests start
 huggingface_hub.constants.HF_HUB_OFFLINE = True  # for this one, which has read the variable already
 os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start: see the threads of this one
 os.environ["ALIGNKIT_CACHE"] = tempfile.mkdtemp(prefix="alignkit-tests-")  # for processes that tests start, too: nobody's own is touched
 atexit.register(shutil.rmtree, os.environ["ALIGNKIT_CACHE"], ignore_errors=True)
 torch.set_num_threads(1)  # toy tensors: a second thread costs more than it computes, tenfold where cores are shared
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported by now, millions of objects, out of every later collection of garbage; runs collect several times each."""
+    gc.collect()
+    gc.freeze()
+
 
 VOCABULARY = 97
 LLAMA_LIKE = {

@@ -33,7 +33,7 @@ OF_PIPELINES = pipeline_experiments(None)
 OPTIONS = [
     (file.parent.name, file.stem)
     for file in FILES
-    if file.parent not in (conf_dir(), conf_dir() / PIPELINE) and file not in OF_PIPELINES.values()
+    if file.parent not in (conf_dir(), conf_dir() / PIPELINE, conf_dir() / "hydra" / "sweeper") and file not in OF_PIPELINES.values()
 ]
 ALIASES = {"reward": "bradley_terry"}
 LABELS = {"reference": "source"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ FLOORS = {
         "run_dir",
         "batches",
     ),
-    1: ("logps", "advantages", "trust_region", "best_of_n", "rejection", "losses"),
+    1: ("ranks", "logps", "advantages", "trust_region", "best_of_n", "rejection", "losses"),
     2: ("models", "data", "scorers", "sampling", "caches", "rollout", "judges", "hub", "lab"),
     3: ("modules", "callbacks", "evaluation", "optim", "hardware"),
 }
@@ -61,8 +62,13 @@ def floor_of(module: str) -> int:
     return next((floor for floor, names in FLOORS.items() if parts[1] in names), TOP)
 
 
-def imports(file: Path) -> Iterator[str]:
+@cache
+def imports(file: Path) -> tuple[str, ...]:
     """Every module that a file imports, lazily or for types too; `from alignkit.losses import dpo` names `alignkit.losses.dpo`."""
+    return tuple(imported(file))
+
+
+def imported(file: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -73,6 +79,7 @@ def imports(file: Path) -> Iterator[str]:
                 yield inner if inner in MODULES else str(node.module)
 
 
+@cache
 def own_imports(module: str) -> set[str]:
     return {name for name in imports(MODULES[module]) if name == "alignkit" or name.startswith("alignkit.")}
 
@@ -141,6 +148,7 @@ def test_a_module_imports_from_where_a_thing_is_defined() -> None:
                     assert alias.name in defined or f"{node.module}.{alias.name}" in MODULES, f"{module}: {alias.name} from {node.module}"
 
 
+@cache
 def names_defined(file: Path) -> set[str]:
     names: set[str] = set()
     for node in ast.parse(file.read_text(encoding="utf-8")).body:

@@ -11,21 +11,12 @@ import torch
 
 from alignkit.assembly import Inputs, plan_packing, read_inputs
 from alignkit.command_line import precheck
-from alignkit.forecast import GAPS, Seconds, forecast, needs_checkpointing, peak_memory, read_load, run_steps
+from alignkit.forecast import GAPS, Seconds, forecast, needs_checkpointing, peak_memory
 from alignkit.models.backbone import Backbone
-from alignkit.rehearsal import (
-    ACTIVATIONS,
-    COPIES,
-    GRADIENTS,
-    OPTIMIZER,
-    REFERENCE,
-    TEMPORARIES,
-    WEIGHTS,
-    Ledger,
-    Rehearsal,
-    build_module,
-    precision_plugin,
-)
+from alignkit.planning.ledger import ACTIVATIONS, COPIES, GRADIENTS, OPTIMIZER, REFERENCE, TEMPORARIES, WEIGHTS, Ledger
+from alignkit.planning.load import read_load, run_steps
+from alignkit.random_module import build_module, precision_plugin
+from alignkit.rehearsal import Rehearsal
 from alignkit.settings import RunSettings
 
 SMALL = ("dataset.pairs=120", "dataset.validation_examples=24", "steps=4", "schedule.warmup_steps=0", "hardware=cpu")

@@ -16,6 +16,10 @@ from alignkit.command_line import precheck
 from alignkit.data.packing import Packing
 from alignkit.forecast import Forecast, Seconds
 from alignkit.models.location import locate
+from alignkit.planning.communication import Communication
+from alignkit.planning.devices import DEVICES, PlanSettings, read_own
+from alignkit.planning.page import lines
+from alignkit.planning.traffic import GATHER, Traffic
 
 Command = Callable[..., int]
 SHORT = ("dataset.pairs=40", "dataset.validation_examples=8", "batch.pairs=8", "steps=3", "schedule.warmup_steps=0", "hardware=cpu")
@@ -28,9 +32,12 @@ FORECAST = Forecast(
     micro_batches=1.5,
     positions=6000,
     filled=5400,
+    tokens=5400,
     largest=4000,
     longest=500,
     seconds=Seconds(step=2.0, validation=100.0, looking=0.0),
+    communication=Communication(hidden=None, between=None, hidden_gb_per_second=1.0, between_gb_per_second=1.0, overlaps=False),
+    computing=2.0,
     steps=1000,
 )
 
@@ -48,8 +55,9 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
 
 
 def page(forecast: Forecast, memory: int, *overrides: str) -> str:
-    (settings,) = precheck([*SHORT, *overrides])
-    return "\n".join(plan.lines(settings, forecast, memory))
+    own, rest = read_own(overrides)
+    (settings,) = precheck([*SHORT, *rest])
+    return "\n".join(lines(settings, forecast, memory, own))
 
 
 def test_it_tells_memory_micro_batches_and_time(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -75,6 +83,9 @@ def test_it_needs_no_weights(command: Command, tmp_path: Path) -> None:
         (["loss=dpoo"], "unknown loss 'dpoo'"),
         (["plan.tokens=1"], "plan"),
         (["batch.tokens=1"], "batch.tokens = 1"),
+        (["device=h1000"], "Did you mean 'h100'?"),
+        (["utilisation=40"], "utilisation = 40.0; must be a number in (0, 1]"),
+        (["network=fast"], "network = 'fast'; must be a number"),
         (["-m", "loss=dpo,ipo"], "looks at one run"),
         (["--cfg", "job"], "looks at one run"),
         (["dataset=local", "dataset.path=nowhere.jsonl"], "there is no such file"),
@@ -151,3 +162,55 @@ def test_a_run_that_does_not_fit_is_told_what_to_type() -> None:
     assert "dataset.max_length=N" in other
     for typed in ("reference=cache", "batch.tokens", "model.checkpointing=full", "precision=bf16_true", "decay_towards=zero"):
         assert typed not in other
+
+
+def test_a_plan_for_ranks_that_are_not_here_says_what_they_hold_send_and_assume(
+    command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    ranks = ("hardware=fsdp", "hardware.accelerator=auto", "hardware.nodes=4", "hardware.devices=8", "batch.pairs=32", "device=h100")
+    short = [argument for argument in SHORT if not argument.startswith(("batch.pairs", "hardware"))]
+    assert command(*short, *ranks, "precision=bf16") == 0
+    out = capsys.readouterr().out
+    for words in (
+        "memory of each rank on H100",
+        "gathered layers",
+        "fsdp on 4 nodes x 8 = 32 ranks",
+        "all-gather",
+        "reduce-scatter",
+        "rings of 32",
+    ):
+        assert words in out
+    for words in ("tokens a second", "assumed", "NVIDIA H100 data sheet", "989.5 TFLOP/s in bf16, of which 40% are reached", "it fits"):
+        assert words in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensor_parallelism_that_does_not_divide_is_refused(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    short = [argument for argument in SHORT if not argument.startswith("hardware")]
+    assert command(*short, "hardware=tensor_parallel", "device=a100") == 2  # the tiny model has five heads
+    assert "5 attention heads" in capsys.readouterr().err
+
+
+def test_what_is_sent_is_told_with_its_time() -> None:
+    ring = Traffic(ranks=4)
+    ring.add(GATHER, [2**30], 2)
+    sent = Communication(hidden=ring, between=None, hidden_gb_per_second=10.0, between_gb_per_second=10.0, overlaps=True)
+    text = page(replace(FORECAST, communication=sent, device="cuda"), 9 * GIB, "hardware=fsdp", "hardware.devices=4", "device=a100")
+    # Three quarters of two GiB pass each link, at 80 % of 10 GB/s: 0.2013 s, and 2 * 3 hops of 3 us.
+    assert "all-gather, 2 calls                 1,536.0  rings of 4" in text
+    assert "0.201  while it computes" in text
+    # 5400 tokens in 2 s.
+    assert "tokens a second                       2,700  675 a rank" in text
+
+
+def test_a_device_is_read_beside_the_keys_of_a_run() -> None:
+    own, rest = read_own(["loss=dpo", "device=l40s", "network=25", "hardware.devices=4"])
+    assert own == PlanSettings(device="l40s", network=25.0)
+    assert rest == ["loss=dpo", "hardware.devices=4"]
+
+
+@pytest.mark.parametrize("device", DEVICES.values(), ids=DEVICES)
+def test_a_device_names_its_source_and_is_faster_in_bf16(device) -> None:
+    assert "NVIDIA" in device.source
+    assert device.flops("bf16-mixed") == device.flops("bf16-true") > device.flops("32-true")
+    assert device.memory_gb_per_second > device.link_gb_per_second

@@ -65,7 +65,8 @@ def test_a_batch_finds_its_tokens_whatever_its_order():
 def test_values_of_batches_are_put_in_the_order_of_the_examples(packing):
     batches = micro_batches(EXAMPLES, packing)
     tokens = [batch.target_ids for batch in batches]
-    assert in_order(EXAMPLES, batches, tokens).tolist() == [7, 8, 2, 9, 3, 2, 4, 4, 4, 2]
+    said = list(zip([batch.example_keys for batch in batches], tokens, strict=True))
+    assert in_order(EXAMPLES, said).tolist() == [7, 8, 2, 9, 3, 2, 4, 4, 4, 2]
 
 
 def test_joined_rollouts_have_keys_that_differ_and_find_their_tokens():

@@ -171,7 +171,7 @@ def test_a_sweep_goes_on_after_a_failure_and_says_which_job_failed(
     assert ["3", "0.5", "0", "done", "0.75", "1.25", "0.5"] in rows
     assert rows[-1] == ["run:", str(grid)]
     assert sorted(path.name for path in grid.iterdir()) == sorted(["multirun.yaml", "sweep.json", *(job["run"] for job in jobs)])
-    assert sorted(path.name for path in (grid / jobs[0]["run"]).iterdir()) == ["config.yaml", "results.json"]
+    assert sorted(path.name for path in (grid / jobs[0]["run"]).iterdir()) == ["config.yaml", "log.txt", "results.json"]
 
 
 @pytest.mark.parametrize(("seed", "code"), [(103, 130), (104, 143)])

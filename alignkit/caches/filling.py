@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import final
 
@@ -16,6 +16,7 @@ from alignkit.caches.digests import example_digest
 from alignkit.caches.store import Store
 from alignkit.data.examples import EncodedExample
 from alignkit.models.backbone import Backbone
+from alignkit.ranks import gather, is_first, largest, reader, readers, wait_for_all
 
 BLOCK = 1024
 """Examples that are cut into batches together: of nearly one length, so that little is padded."""
@@ -78,11 +79,14 @@ class Filler:
         wanted = {digest: self.quantity.rows(example) for digest, example in by_digest.items()}
         values = store.read(wanted)
         missing = wanted.keys() - values.keys()
-        if missing:
-            with store.locked(waiting):
+        if largest(len(missing)):
+            # One process of a run holds the lock for all of its ranks, which compute shares.
+            with store.locked(waiting) if is_first() else nullcontext():
+                wait_for_all()
                 values |= store.read({digest: wanted[digest] for digest in missing})
                 missing = wanted.keys() - values.keys()
-                values |= self.compute(store, {digest: by_digest[digest] for digest in missing})
+                values |= self.compute(store, {digest: by_digest[digest] for digest in share_of_all(missing)})
+                wait_for_all()
                 # What was written is read again: it is memory-mapped from then on, and verified.
                 values |= store.read({digest: wanted[digest] for digest in missing - values.keys()})
                 if lost := missing - values.keys():
@@ -121,3 +125,8 @@ class Filler:
             finally:
                 kept |= {} if store.write(pending) else pending
         return kept
+
+
+def share_of_all(missing: Iterable[bytes]) -> list[bytes]:
+    """Of the digests that any rank misses, those that this one computes."""
+    return sorted({digest for of_rank in gather(sorted(missing)) for digest in of_rank})[reader() :: readers()]

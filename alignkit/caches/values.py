@@ -28,7 +28,8 @@ class CachedValues:
 
     def rows(self, batch: PackedBatch) -> Tensor:
         """The rows of the batch's examples, one example after the other, on the batch's device."""
-        rows = torch.cat([self._values[key] for key in batch.example_keys])
+        some = next(iter(self._values.values()))[:0]  # a batch may hold no example
+        rows = torch.cat([some, *(self._values[key] for key in batch.example_keys)])
         device = batch.target_ids.device
         if device.type == "cuda":
             rows = rows.pin_memory()  # else the copy would wait for the device

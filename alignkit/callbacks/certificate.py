@@ -72,7 +72,7 @@ class Certificate(Callback):
         # The dropout of adapters is the user's, and follows this flag; nothing else may be random, whatever its own flag says.
         backbone = pl_module.backbone
         backbone.training, training = False, backbone.training
-        with trainer.precision_plugin.forward_context():
+        with pl_module.whole_models(), trainer.precision_plugin.forward_context():
             hidden = check_repeatable(backbone, sample)
             self.results |= check_cached_states(pl_module, hidden, sample)
             forward = pl_module.forward_of(batch)
@@ -87,7 +87,7 @@ class Certificate(Callback):
                 self.results |= check_closed_form(pl_module, evaluation_against(own, pl_module, sample), sample)
             elif self._reference_is_policy:
                 self.results |= check_closed_form(pl_module, evaluation, batch)
-        with torch.autocast(pl_module.device.type, enabled=False):
+        with pl_module.whole_models(), torch.autocast(pl_module.device.type, enabled=False):
             self.results |= check_layout(backbone, probes, batch.layout)
         backbone.training = training
 

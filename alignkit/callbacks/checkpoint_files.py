@@ -9,6 +9,8 @@ from typing import Any, final
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from alignkit.callbacks.sharded_checkpoints import put_in_place, read_whole
+
 
 @final
 class CheckpointFiles(TorchCheckpointIO):
@@ -26,4 +28,11 @@ class CheckpointFiles(TorchCheckpointIO):
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(target)
+        put_in_place(draft, target)
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
+        """That of one process, or put together from the parts that several have written."""
+        if Path(path).is_dir():
+            return read_whole(Path(path), weights_only)
+        checkpoint: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only)
+        return checkpoint

@@ -13,6 +13,7 @@ from alignkit.metrics import GOLD, GOLD_STD, LENGTH, TERMINATED, VALIDATION
 from alignkit.modules.collector import Collector
 from alignkit.modules.rollout_module import Stream
 from alignkit.modules.stepping import SteppingModule
+from alignkit.sampling.together import draw_together
 
 
 @final
@@ -28,13 +29,13 @@ class GoldSamples(Callback):
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, SteppingModule)
-        with trainer.precision_plugin.forward_context():
-            drawn = self._collector.sampler([prompt.prompt_ids for prompt in self._prompts], samples=1, seed=self._seed)
+        with pl_module.whole_models(), trainer.precision_plugin.forward_context():
+            drawn = draw_together(self._collector.sampler, [prompt.prompt_ids for prompt in self._prompts], samples=1, seed=self._seed)
             examples = tuple(
                 EncodedExample(key=key, prompt_ids=prompt.prompt_ids, completion_ids=(sample.ids,))
                 for key, (prompt, (sample,)) in enumerate(zip(self._prompts, drawn, strict=True))
             )
-            scores, metrics = self._collector.worth(self._collector.answers(examples))
+            scores, metrics = self._collector.worth_together(self._collector.answers(examples))
         values = {GOLD: float(scores.mean()), GOLD_STD: float(scores.std(correction=0))}
         values |= {name: float(metrics[name].mean()) for name in (LENGTH, TERMINATED)}
         pl_module.emit({VALIDATION + name: value for name, value in values.items()})

@@ -37,7 +37,7 @@ class GradientCosine(Callback):
         with torch.enable_grad(), trainer.precision_plugin.forward_context():
             cosine = gradient_cosine(pl_module.forward_of(self._probe))
         self._probe = None
-        if cosine is not None:
+        if cosine is not None:  # of the first rank's batch, which is the one that one process takes
             pl_module.emit({VALIDATION + GRADIENT_COSINE: cosine})
 
 

@@ -9,6 +9,8 @@ from typing import Any, Self, final
 
 from lightning import Callback, LightningModule, Trainer
 
+from alignkit.ranks import largest
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -55,6 +57,7 @@ class Interruption(Callback):
             raise Stopped
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._agree()
         # Where a validation is due it comes first, as in a run that is not stopped.
         due = trainer.val_check_batch is not None and (batch_idx + 1) % trainer.val_check_batch == 0
         if self.received is not None and not due:
@@ -63,6 +66,8 @@ class Interruption(Callback):
             raise Stopped
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._training:
+            self._agree()
         # Not here: other callbacks have yet to write what belongs to this validation, the last of them the checkpoint.
         self._is_saved = self.received is not None and self._training
 
@@ -71,6 +76,11 @@ class Interruption(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._training = False
+
+    def _agree(self) -> None:
+        """A signal that one process has received stops all of them at the same step."""
+        number = largest(self.received or 0)
+        self.received = signal.Signals(number) if number else None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self._training or self.received is not None:

@@ -9,18 +9,24 @@ import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from alignkit.ranks import gather, reader, readers
+
 
 @final
 class RandomStates(Callback):
     """Torch's, NumPy's and Python's generators as they were when a checkpoint was written, put back when training goes on from it.
 
-    What samples are drawn with is a function of seed and step and needs none of these; dropout in heads and adapters does.
+    What samples are drawn with is a function of seed and step and needs none of these; dropout in heads and adapters does. Each rank has
+    its own; where a run goes on with other ranks they begin anew.
     """
 
     def __init__(self) -> None:
         self._saved: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
+        return {"ranks": gather(self._own())}
+
+    def _own(self) -> dict[str, Any]:
         kind, keys, place, has_gauss, gauss = np.random.get_state(legacy=True)
         version, words, normal = random.getstate()
         return {
@@ -31,7 +37,8 @@ class RandomStates(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._saved = state_dict
+        states = state_dict["ranks"]
+        self._saved = states[reader()] if len(states) == readers() else None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._saved is None:

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import WandbLogger
 from transformers import PreTrainedTokenizerBase
 
 from alignkit.models.backbone import Backbone
+from alignkit.models.sharding import whole_weights
 from alignkit.modules.stepping import SteppingModule
 from alignkit.run_dir import RunDir, Scalar, append_jsonl
 
@@ -38,14 +39,15 @@ class Continuation:
         ids = torch.tensor([[self.terminator] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
         generate: Callable[..., torch.Tensor] = backbone.lm.generate  # type: ignore[assignment]
-        output = generate(
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=self.tokens,
-            do_sample=False,
-            eos_token_id=self.terminator,
-            pad_token_id=self.terminator,
-        )
+        with whole_weights(backbone):
+            output = generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=self.tokens,
+                do_sample=False,
+                eos_token_id=self.terminator,
+                pad_token_id=self.terminator,
+            )
         texts: list[str] = self.tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
         return texts
 

@@ -34,7 +34,7 @@ def explain(file: Path, builder: str, error: Exception) -> str:
 
 def line_number(file: Path, row: int) -> int | None:
     """The line, from 1, of row `row`, from 0, of a file of JSON lines; None when its rows are not lines."""
-    for index, (number, line) in enumerate(_lines(file)):
+    for index, (number, line) in enumerate(numbered_lines(file)):
         if index == 0 and line.startswith(b"["):
             return None
         if index == row:
@@ -42,7 +42,7 @@ def line_number(file: Path, row: int) -> int | None:
     return None
 
 
-def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
+def numbered_lines(file: Path) -> Iterator[tuple[int, bytes]]:
     """Lines that hold something, numbered from 1. Only a line feed ends one: JSON texts may hold Unicode's other separators."""
     opened = gzip.open if file.suffix.lower() == ".gz" else open
     with opened(file, "rb") as content:
@@ -53,25 +53,33 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _json(file: Path, error: Exception) -> str:
-    first = next(_lines(file), None)
+    first = next(numbered_lines(file), None)
     if first is None or first[1] == b"[]":
         return " holds no rows."
     if first[1].startswith(b"[") or (file.name.removesuffix(".gz").endswith(".json") and first[1] == b"{"):
         return _whole_json(file, error)
-    lines = _lines(file)
+    lines = numbered_lines(file)
     for number, line in lines:
-        complaint = _line_fault(line)
+        complaint = explain_line(number, line, lines)
         if complaint is not None:
-            cut = complaint.startswith("is not JSON") and not line.endswith(b"}") and next(lines, None) is None
-            advice = "It is the last line: was the file cut off?" if cut else "Correct the line or delete it."
-            return f", line {number} {complaint}. Each line must hold one JSON object. {advice}"
+            return complaint
     return _unknown(error)
+
+
+def explain_line(number: int, line: bytes, rest: Iterator[object]) -> str | None:
+    """As `explain`, of one line of a file of JSON lines; None when nothing is wrong with it. `rest` are the lines after it."""
+    complaint = _line_fault(line)
+    if complaint is None:
+        return None
+    cut = complaint.startswith("is not JSON") and not line.endswith(b"}") and next(rest, None) is None
+    advice = "It is the last line: was the file cut off?" if cut else "Correct the line or delete it."
+    return f", line {number} {complaint}. Each line must hold one JSON object. {advice}"
 
 
 def _line_fault(line: bytes) -> str | None:
     try:
         text = line.decode()
-        value = json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=distinct, parse_constant=no_constant)
         json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         shown = text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
@@ -87,15 +95,18 @@ def _line_fault(line: bytes) -> str | None:
     return None if isinstance(value, dict) else f"is {_kind(value)}, not an object"
 
 
-def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ValueError(f"has the key {key!r} twice")
-    return dict(pairs)
+def distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """For `json`: an object none of whose keys stands twice. Raises ValueError."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"has the key {twice!r} twice")
+    return made
 
 
-def _no_constant(name: str) -> NoReturn:
+def no_constant(name: str) -> NoReturn:
+    """For `json`, which reads NaN and Infinity by itself. Raises ValueError."""
     raise ValueError(f"holds {name}, which is not JSON")
 
 
@@ -117,12 +128,12 @@ def _whole_json(file: Path, error: Exception) -> str:
 
 
 def _csv(file: Path, error: Exception) -> str:
-    rows = sum(1 for _ in zip(range(2), _lines(file), strict=False))
+    rows = sum(1 for _ in zip(range(2), numbered_lines(file), strict=False))
     if rows == 0:
         return " holds no rows."
     if rows == 1:
         return " holds column names but no rows."
-    for number, line in _lines(file):
+    for number, line in numbered_lines(file):
         try:
             line.decode()
         except UnicodeDecodeError as fault:

@@ -101,6 +101,8 @@ class Form:
 
     def _rated(self, example: PreferenceExample) -> PreferenceExample:
         """The ratings that are read, and no others."""
+        if not self.rated and not example.ratings:
+            return example
         unrated = (math.nan,) * len(example.completions)
         ratings = {attribute: example.ratings.get(attribute, unrated) for attribute in self.rated}
         if self.rated and all(math.isnan(rating) for of_attribute in ratings.values() for rating in of_attribute):
@@ -110,6 +112,8 @@ class Form:
 
 def _selected(example: PreferenceExample, order: Sequence[int]) -> PreferenceExample:
     """Some completions of an example, in another order, with all that is known of them. Ranks are numbered anew, without gaps."""
+    if not example.ranks and list(order) == list(range(len(example.completions))):
+        return example
     levels = sorted({example.ranks[place] for place in order}) if example.ranks else []
     return replace(
         example,

@@ -18,6 +18,16 @@ def prompt_key(example: PreferenceExample) -> str:
     return json.dumps([(message.role, message.content) for message in example.prompt], ensure_ascii=False)
 
 
+def prompt_digest(example: PreferenceExample) -> bytes:
+    """SHA-256 of the prompt: what decides who is held out."""
+    return hashlib.sha256(prompt_key(example).encode()).digest()
+
+
+def content_digest(example: PreferenceExample) -> bytes:
+    """SHA-256 of prompt and completions."""
+    return hashlib.sha256(json.dumps([prompt_key(example), example.completions], ensure_ascii=False).encode()).digest()
+
+
 def hold_out(examples: Sequence[PreferenceExample], count: int) -> tuple[list[PreferenceExample], list[PreferenceExample]]:
     """Training and held-out examples, both in the order they came.
 
@@ -46,15 +56,22 @@ def check_share(examples: Sequence[PreferenceExample], held: int, *, count: int,
     """
     if 2 * held <= len(examples):
         return
-    modest = max(1, len(examples) // 10)
-    works = 2 * len(hold_out(examples, modest)[1]) <= len(examples)
-    advice = f"Try dataset.validation_examples={modest}, or give" if works else "Whole prompts are held out; give"
-    raise UserError(
-        f"dataset.validation_examples = {count} would hold out {held} of the {len(examples)} examples ({_prompts(examples)}) of {where}; "
+    modest = len(hold_out(examples, modest_count(len(examples)))[1])
+    prompts = len({prompt_key(example) for example in examples})
+    raise UserError(too_much_held(count, held, len(examples), prompts=prompts, modest=modest, where=where))
+
+
+def modest_count(examples: int) -> int:
+    """Of so many examples, how many to hold out."""
+    return max(1, examples // 10)
+
+
+def too_much_held(count: int, held: int, examples: int, *, prompts: int, modest: int, where: str) -> str:
+    """What is said of `held` of `examples` held out where `count` were asked for; `modest` of them would be for `modest_count`."""
+    works = 2 * modest <= examples
+    advice = f"Try dataset.validation_examples={modest_count(examples)}, or give" if works else "Whole prompts are held out; give"
+    return (
+        f"dataset.validation_examples = {count} would hold out {held} of the {examples} examples "
+        f"({prompts} prompt{'' if prompts == 1 else 's'}) of {where}; "
         f"at most half may be. {advice} a second file with dataset.validation_path=FILE."
     )
-
-
-def _prompts(examples: Sequence[PreferenceExample]) -> str:
-    distinct = len({prompt_key(example) for example in examples})
-    return f"{distinct} prompt{'' if distinct == 1 else 's'}"

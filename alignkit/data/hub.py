@@ -32,9 +32,9 @@ def read_hub(hub: str, subset: str | None, split: str) -> Table:
         silence = ask_hub("dataset", hub, place)
         with _offline(datasets, silence is not None):
             try:
-                splits = _recall(datasets, index) if silence is not None and index.exists() else _load(datasets, hub, subset)
+                splits = _recall(datasets, index) if silence is not None and index.exists() else load_splits(datasets, hub, subset)
             except Exception as error:  # whatever the hub, the network, the cache and the readers raise
-                raise UserError(_failure(place, subset, silence, error)) from error
+                raise UserError(failure(place, subset, silence, error)) from error
         if silence is None:
             _remember(splits, index)
     if split not in splits:
@@ -79,24 +79,26 @@ def _offline(datasets: Any, wanted: bool) -> Iterator[None]:
         constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 
 
-def _load(datasets: Any, hub: str, subset: str | None) -> Any:
+def load_splits(datasets: Any, hub: str, subset: str | None, **options: Any) -> Any:
+    """All splits by name; `options` are those of `datasets.load_dataset`, which raises what it likes."""
     try:
         if subset is None:
-            return datasets.load_dataset(hub)
+            return datasets.load_dataset(hub, **options)
         try:
-            return datasets.load_dataset(hub, name=subset)
+            return datasets.load_dataset(hub, name=subset, **options)
         except ValueError as no_such_configuration:
             try:
-                return datasets.load_dataset(hub, data_dir=subset)
+                return datasets.load_dataset(hub, data_dir=subset, **options)
             except FileNotFoundError:
                 raise no_such_configuration from None
     except RuntimeError as error:
         if "scripts are no longer supported" not in str(error):
             raise
-        return datasets.load_dataset(hub, data_dir=subset or "default", revision=PARQUET_BRANCH)
+        return datasets.load_dataset(hub, data_dir=subset or "default", **{**options, "revision": PARQUET_BRANCH})
 
 
-def _failure(place: str, subset: str | None, silence: str | None, error: Exception) -> str:
+def failure(place: str, subset: str | None, silence: str | None, error: Exception) -> str:
+    """What is said of a data set that could not be had; `silence` is why the hub does not answer, None where it does."""
     advice = "Type dataset.path=FILE for a file in this format, or dataset=reviews, which needs no network."
     if silence is not None:
         return f"{place}: the hub cannot be reached ({silence}) and the cache does not have the data. {advice}"

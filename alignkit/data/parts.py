@@ -12,8 +12,8 @@ from alignkit.errors import UserError, check_range
 from alignkit.settings import DatasetSettings
 
 EXAMPLE = "'dataset.parts={helpful: {source: local, path: a.jsonl}, harmless: {source: hh_rlhf, weight: 0.5}}'"
-OF_THE_WHOLE = ("format", "max_length", "overflow")
-"""Settings of a mixture that its parts cannot have: all texts are encoded alike."""
+OF_THE_WHOLE = ("format", "max_length", "overflow", "streaming")
+"""Settings of a mixture that its parts cannot have: all texts are encoded and kept alike."""
 INHERITED = (*OF_THE_WHOLE, "train_examples", "validation_examples", "max_dropped")
 """Settings that a part has from its mixture where it has none of its own."""
 DATASET_KEYS = tuple(field.name for field in dataclasses.fields(DatasetSettings) if field.name != "options")
@@ -72,6 +72,26 @@ def part_settings(given: Mapping[str, Any], whole: DatasetSettings) -> DatasetSe
     own = {key: given[key] for key in DATASET_KEYS if key in given}
     options = {key: value for key, value in given.items() if key not in (*DATASET_KEYS, "weight")}
     return dataclasses.replace(whole, **own, name=given["source"], options=options)
+
+
+def check_kinds(is_text: Mapping[str, bool], format: str) -> None:
+    """Refuse plain texts beside chats where a chat template would write only the chats: they end with different tokens.
+
+    Raises:
+        UserError: naming the parts of each kind.
+    """
+    if format == "auto" and len(set(is_text.values())) > 1:
+        texts = ", ".join(name for name, text in is_text.items() if text)
+        chats = ", ".join(name for name, text in is_text.items() if not text)
+        raise UserError(
+            f"dataset.parts: {texts} holds plain text, and {chats} chat messages; with dataset.format=auto all parts must be of one kind. "
+            "Type dataset.format=chat (a text is a user's turn) or dataset.format=text (no chat template)."
+        )
+
+
+def none_drawn(name: str, weight: float, examples: int) -> str:
+    """What is said of a part of which a weight leaves nothing."""
+    return f"dataset.parts.{name}.weight = {weight:g} leaves none of its {examples} examples to train on. Try 1."
 
 
 @contextmanager

@@ -61,8 +61,24 @@ class CompositeSource(ABC):
     __slots__ = ()
 
     @abstractmethod
+    def members(self, settings: DatasetSettings) -> dict[str, Member]:
+        """The sources by name; `settings` are those of the whole."""
+
+    @abstractmethod
     def load(self, settings: DatasetSettings) -> LoadedExamples:
         """The examples of a run; `settings` are those of the whole."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """One source of a composite one."""
+
+    settings: DatasetSettings
+    """As of a data set of its own."""
+    source: RowSource | GeneratedSource
+    weight: float
+    """How often an epoch visits each of its training examples, > 0."""
 
 
 @final
@@ -138,13 +154,16 @@ def _table(settings: DatasetSettings) -> Table:
         return read_file(settings.path, "dataset.path")
     if settings.hub is not None:
         return read_hub(settings.hub, settings.subset, settings.split)
-    raise UserError(f"dataset.path is missing: dataset={settings.name} has no place of its own on the hub. Type dataset.path=FILE.")
+    raise UserError(no_place(settings.name))
+
+
+def no_place(name: str) -> str:
+    """What is said where neither a file nor a hub data set is named."""
+    return f"dataset.path is missing: dataset={name} has no place of its own on the hub. Type dataset.path=FILE."
 
 
 def _convert(table: Table, source: RowSource, max_dropped: float) -> _Converted:
-    missing = source.missing(table.columns)
-    if missing:
-        raise UserError(_missing_columns(table, missing))
+    check_columns(table.place, table.columns, source)
     examples: list[PreferenceExample] = []
     origins: list[int] = []
     dropped = Counter(identical=0, empty=0)
@@ -162,12 +181,10 @@ def _convert(table: Table, source: RowSource, max_dropped: float) -> _Converted:
             examples.append(example)
             origins.append(index)
             if isinstance(example.prompt, str) != isinstance(examples[0].prompt, str):
-                raise UserError(_two_kinds(table, origins[0], index, isinstance(example.prompt, str)))
+                raise UserError(two_kinds(table.where(origins[0]), table.where(index), now_text=isinstance(example.prompt, str)))
     check_dropped(dropped, total=candidates, limit=max_dropped, where=table.place)
     counts = Counter({"rows": rows, "no_preference": unpreferred, **dropped})
-    if not examples:
-        account = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
-        raise UserError(f"{table.place}: no example is left ({account}). Choose other data with dataset.path=FILE.")
+    check_some_left(len(examples), counts, table.place)
     return _Converted(table=table, examples=examples, origins=origins, counts=counts)
 
 
@@ -188,29 +205,55 @@ def _check_leaks(train: list[PreferenceExample], held: _Converted, used: int) ->
     known = {prompt_key(example) for example in train}
     leaked = [index for index, example in enumerate(held.examples[:used]) if prompt_key(example) in known]
     if leaked:
-        raise UserError(
-            f"{held.table.where(held.origins[leaked[0]])}: the prompt is in the training data too (leaked = {len(leaked)} of {used} "
-            "held-out examples), so validation would not show what was learnt. Delete those rows, or leave dataset.validation_path "
-            "out: then whole prompts are held out of the training data."
-        )
+        raise UserError(leak(held.table.where(held.origins[leaked[0]]), len(leaked), used))
 
 
-def _two_kinds(table: Table, first: int, index: int, now_text: bool) -> str:
-    kinds = ("chat messages", "plain text") if now_text else ("plain text", "chat messages")
+def leak(where: str, leaked: int, used: int) -> str:
+    """What is said of held-out examples whose prompts are trained on; `where` is the first of them."""
     return (
-        f"{table.where(index)} holds {kinds[1]}, and {table.where(first)} {kinds[0]}; all rows of a file must be of one kind. "
-        "Convert one of them, or split the file."
+        f"{where}: the prompt is in the training data too (leaked = {leaked} of {used} "
+        "held-out examples), so validation would not show what was learnt. Delete those rows, or leave dataset.validation_path "
+        "out: then whole prompts are held out of the training data."
     )
 
 
-def _missing_columns(table: Table, missing: tuple[str, ...]) -> str:
-    """The columns there are, the nearest one to each that is missing, and the mapping to type."""
-    guesses = {name: difflib.get_close_matches(name, table.columns, n=1, cutoff=0.5) for name in (*missing, "prompt", "chosen", "rejected")}
+def two_kinds(first: str, other: str, *, now_text: bool) -> str:
+    """What is said of a file where the row `first` is of one kind and the row `other` of another."""
+    kinds = ("chat messages", "plain text") if now_text else ("plain text", "chat messages")
+    return (
+        f"{other} holds {kinds[1]}, and {first} {kinds[0]}; all rows of a file must be of one kind. Convert one of them, or split the file."
+    )
+
+
+def check_some_left(examples: int, counts: Mapping[str, int], place: str) -> None:
+    """Refuse a table of which no example is left.
+
+    Raises:
+        UserError: with the counts.
+    """
+    if not examples:
+        account = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+        raise UserError(f"{place}: no example is left ({account}). Choose other data with dataset.path=FILE.")
+
+
+def check_columns(place: str, columns: tuple[str, ...], source: RowSource) -> None:
+    """Refuse a table that lacks a column which its source needs.
+
+    Raises:
+        UserError: with the columns there are, the nearest one to each that is missing, and the mapping to type.
+    """
+    missing = source.missing(columns)
+    if missing:
+        raise UserError(_missing_columns(place, columns, missing))
+
+
+def _missing_columns(place: str, columns: tuple[str, ...], missing: tuple[str, ...]) -> str:
+    guesses = {name: difflib.get_close_matches(name, columns, n=1, cutoff=0.5) for name in (*missing, "prompt", "chosen", "rejected")}
     near = [f" Did you mean {guess[0]!r} for {name!r}?" for name, guess in guesses.items() if guess and name in missing]
-    if len(table.columns) == 1 and any(mark in table.columns[0] for mark in ";\t|"):
+    if len(columns) == 1 and any(mark in columns[0] for mark in ";\t|"):
         near = [" The fields look separated by something other than a comma; write the file with commas."]
     mapping = ", ".join(f"{name}: {(guesses[name] or ['COLUMN'])[0]}" for name in ("prompt", "chosen", "rejected"))
     return (
-        f"{table.place}: no column {', '.join(map(repr, missing))}; found {', '.join(map(repr, table.columns))}.{''.join(near)} "
-        f"To read other columns type: dataset=local {table.place.replace(' = ', '=')} 'dataset.columns={{{mapping}}}'"
+        f"{place}: no column {', '.join(map(repr, missing))}; found {', '.join(map(repr, columns))}.{''.join(near)} "
+        f"To read other columns type: dataset=local {place.replace(' = ', '=')} 'dataset.columns={{{mapping}}}'"
     )

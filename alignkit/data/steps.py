@@ -10,9 +10,10 @@ from typing import final
 import torch
 from torch.utils.data import Dataset
 
-from alignkit.batches import Counts, StepBatch
-from alignkit.data.collate import micro_batches
+from alignkit.batches import Counts, PackedBatch, StepBatch
+from alignkit.data.collate import cut_batches, micro_batches
 from alignkit.data.examples import EncodedExample
+from alignkit.data.measured import longest_branch
 from alignkit.data.packing import Packing
 from alignkit.errors import UserError
 
@@ -59,7 +60,7 @@ class Steps(Dataset[StepBatch]):
     @cached_property
     def _longest(self) -> int:
         """Tokens of the longest prompt with one completion."""
-        return max(len(example.prompt_ids) + max(map(len, example.completion_ids)) for example in self.examples)
+        return longest_branch(self.examples)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -72,20 +73,22 @@ class Steps(Dataset[StepBatch]):
         if not 0 <= step < self.steps:
             raise IndexError(step)
         chosen = [self.examples[index] for index in self.global_batch(step)]
-        mine = chosen[self.rank :: self.ranks]
-        batches = micro_batches(mine, self.packing)
+        batches = share_of(chosen, self.packing, self.rank, self.ranks)
         return StepBatch(
             micro_batches=batches,
             global_counts=count_by_source(chosen),
-            tokens=sum(example.packed_tokens for example in mine),
-            filled=sum(int((batch.example_ids >= 0).sum()) for batch in batches),
-            mismatched=micro_batches(self.mismatched_examples(step)[self.rank :: self.ranks], self.packing),
+            tokens=sum(example.packed_tokens for example in chosen),
+            filled=sum(int((batch.example_ids >= 0).sum()) for batch in batches if batch.examples),
+            mismatched=share_of(self.mismatched_examples(step), self.packing, self.rank, self.ranks),
+            ranks=self.ranks,
         )
 
     def global_batch(self, step: int) -> list[int]:
         """Positions of the examples in the global batch of one step, over all ranks."""
         epoch, batch = divmod(step, self.steps_per_epoch)
-        return _permutation(len(self.examples), self.seed, epoch)[batch * self.pairs : (batch + 1) * self.pairs]
+        chosen = _permutation(len(self.examples), self.seed, epoch)[batch * self.pairs : (batch + 1) * self.pairs]
+        indices: list[int] = chosen.tolist()
+        return indices
 
     def mismatched_examples(self, step: int) -> list[EncodedExample]:
         """Example i of the global batch of one step with the completions of example i + 1, the last with those of the first; over all
@@ -101,6 +104,24 @@ class Steps(Dataset[StepBatch]):
             mismatch(example, other, key=first - place, longest=self._longest)
             for place, (example, other) in enumerate(zip(chosen, chosen[1:] + chosen[:1], strict=True))
         ]
+
+
+def share_of(examples: Sequence[EncodedExample], packing: Packing, rank: int, ranks: int) -> list[PackedBatch]:
+    """One rank's share of a global batch as micro-batches: as many on each rank, of which the last ones may be empty.
+
+    Examples are dealt out by length, so that all ranks have about as much to do.
+    """
+    shares = shares_of(examples, ranks)
+    most = max(len(cut_batches(share, packing)) for share in shares) if ranks > 1 else 0
+    return micro_batches(shares[rank], packing, at_least=most)
+
+
+def shares_of(examples: Sequence[EncodedExample], ranks: int) -> list[list[EncodedExample]]:
+    """The examples of each rank, in their order; the longest ones are dealt out first."""
+    if ranks == 1:
+        return [list(examples)]
+    order = sorted(range(len(examples)), key=lambda place: -examples[place].packed_tokens)
+    return [[examples[place] for place in sorted(order[rank::ranks])] for rank in range(ranks)]
 
 
 def mismatch(example: EncodedExample, other: EncodedExample, *, key: int, longest: int) -> EncodedExample:
@@ -127,9 +148,9 @@ def count_by_source(examples: Sequence[EncodedExample]) -> dict[str, Counts]:
     }
 
 
-@lru_cache(maxsize=4)
-def _permutation(count: int, seed: int, epoch: int) -> list[int]:
+@lru_cache(maxsize=2)
+def _permutation(count: int, seed: int, epoch: int) -> torch.Tensor:
+    """[count] int32: millions of them as a list of Python numbers would take ten times the memory."""
     # One generator an epoch; the multiplier keeps (seed 0, epoch 1) and (seed 1, epoch 0) apart.
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
-    permutation: list[int] = torch.randperm(count, generator=generator).tolist()
-    return permutation
+    return torch.randperm(count, generator=generator).to(torch.int32)

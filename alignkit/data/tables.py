@@ -87,23 +87,16 @@ def read_file(path: str, setting: str) -> Table:
     """
     place = f"{setting} = {path}"
     file = Path(path).expanduser()
-    builder = _builder(file, place)
+    builder = builder_of(file, place)
     with quiet_datasets() as datasets:
         try:
-            options: dict[str, Any] = {}
-            if builder == "csv":
-                # Everything is text: left to itself pandas reads the answers "None" and "NA" as nothing, and "4" as a number.
-                names = _csv_header(file, place)
-                features = datasets.Features(dict.fromkeys(names, datasets.Value("string")))
-                options = {"features": features, "keep_default_na": False}
-            elif builder == "json":
-                options = {"chunksize": EXACT_BYTES, "parse_agent_traces": False}
+            options = {"chunksize": EXACT_BYTES, "parse_agent_traces": False} if builder == "json" else csv_options(file, builder, place)
             data = datasets.load_dataset(
                 builder,
                 # A file's name is no pattern, though `datasets` takes it for one.
                 data_files=glob.escape(str(file.resolve())),
                 split="train",
-                cache_dir=str(Path(datasets.config.HF_DATASETS_CACHE) / "alignkit" / _digest(file)),
+                cache_dir=str(Path(datasets.config.HF_DATASETS_CACHE) / "alignkit" / file_digest(file)),
                 **options,
             )
         except UserError:
@@ -114,7 +107,18 @@ def read_file(path: str, setting: str) -> Table:
     return Table(place=place, columns=tuple(data.column_names), data=data, file=lines)
 
 
-def _builder(file: Path, place: str) -> str:
+def csv_options(file: Path, builder: str, place: str) -> dict[str, Any]:
+    """What the reader of CSV files is told; nothing for another one."""
+    if builder != "csv":
+        return {}
+    import datasets
+
+    # Everything is text: left to itself pandas reads the answers "None" and "NA" as nothing, and "4" as a number.
+    features = datasets.Features(dict.fromkeys(_csv_header(file, place), datasets.Value("string")))
+    return {"features": features, "keep_default_na": False}
+
+
+def builder_of(file: Path, place: str) -> str:
     """The reader for a file that is there, by its extension."""
     if file.is_dir():
         inside = [f"{file}/{name.name}" for name in sorted(file.iterdir()) if _extension(name) in FORMATS]
@@ -172,6 +176,7 @@ def open_text(file: Path) -> Iterator[Any]:
         yield lines
 
 
-def _digest(file: Path) -> str:
+def file_digest(file: Path) -> str:
+    """32 hex digits over what a file holds."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()[:32]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Self, final
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.attention.flex_attention import BlockMask
 from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig, PreTrainedModel
@@ -15,11 +16,14 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from alignkit.batches import Layout, PackedBatch
 from alignkit.errors import UserError
-from alignkit.logps import TokenScores, token_entropies, token_scores
+from alignkit.logps import TokenScores, token_divergences, token_entropies, token_scores
 from alignkit.models.attention import additive_mask, why_not_packed
 from alignkit.models.flex_attention import block_mask
 from alignkit.models.packed_attention import Attention, use_attention
 from alignkit.models.tiled_attention import tile_table
+
+Vocabulary = tuple[Tensor, Tensor, Tensor | None]
+"""States [N, D], the output embedding [V, D] that reads them, its bias [V]."""
 
 
 @final
@@ -99,9 +103,18 @@ class Backbone(nn.Module):
             layer.compile(dynamic=True, backend=backend)
         return self
 
+    def run(self, batch: PackedBatch, **options: Any) -> Any:
+        """What the decoder puts out for a batch, in transformers' words; `options` are the decoder's own."""
+        if batch.layout == "packed":
+            mask = self._mask(batch)
+            return self.decoder(input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position_ids, use_cache=False, **options)
+        # Rows start at position 0 and are padded on the right, which is what every model assumes by itself.
+        padding = (batch.example_ids >= 0).to(torch.int64)
+        return self.decoder(input_ids=batch.input_ids, attention_mask=padding, use_cache=False, **options)
+
     def hidden_states(self, batch: PackedBatch) -> Tensor:
         """[R * T, D], after the final norm: what the output embedding and the heads read."""
-        hidden: Tensor = self._run(batch).last_hidden_state
+        hidden: Tensor = self.run(batch).last_hidden_state
         return hidden.flatten(0, 1)
 
     def hidden_layers(self, batch: PackedBatch, layers: Sequence[int]) -> list[Tensor]:
@@ -115,7 +128,7 @@ class Backbone(nn.Module):
         if set(layers) == {-1}:
             return [self.hidden_states(batch)] * len(layers)
         # A list, so that only these are kept where nothing else needs them.
-        output = self._run(batch, output_hidden_states=sorted(set(layers)))
+        output = self.run(batch, output_hidden_states=sorted(set(layers)))
         states = [output.hidden_states[layer].flatten(0, 1) for layer in layers]
         for layer, state in zip(layers, states, strict=True):
             if state.shape[1] != self.hidden_width:
@@ -128,31 +141,31 @@ class Backbone(nn.Module):
     def token_scores(self, hidden: Tensor, batch: PackedBatch, *, temperature: float = 1.0) -> TokenScores:
         """Log-probs [N] of the batch's completion tokens under softmax(logits / temperature); `hidden` [R * T, D] comes from
         `hidden_states`."""
-        return token_scores(*self._vocabulary(hidden, batch, temperature), batch.target_ids)
+        return token_scores(*self.vocabulary(hidden, batch, temperature=temperature), batch.target_ids)
 
     def token_entropies(self, hidden: Tensor, batch: PackedBatch, *, temperature: float = 1.0) -> Tensor:
         """Entropies [N], nats, of what the batch's completion tokens were drawn from."""
-        return token_entropies(*self._vocabulary(hidden, batch, temperature))
+        return token_entropies(*self.vocabulary(hidden, batch, temperature=temperature))
 
-    def _vocabulary(self, hidden: Tensor, batch: PackedBatch, temperature: float) -> tuple[Tensor, Tensor, Tensor | None]:
+    def token_divergences(
+        self, hidden: Tensor, batch: PackedBatch, reference: Vocabulary, divergence: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """[N] nats between this model's distributions and those of a reference, given as its `vocabulary` of the same batch."""
+        return token_divergences(*self.vocabulary(hidden, batch), *reference, divergence)
+
+    def vocabulary(self, hidden: Tensor, batch: PackedBatch, *, temperature: float = 1.0) -> Vocabulary:
+        """The states [N, D] that predict the batch's completion tokens, and the output embedding [V, D] with its bias [V] that reads
+        them; whole, where the weights are cut between processes."""
         head = self.lm.get_output_embeddings()
         states, bias = hidden.index_select(0, batch.predictor_index), getattr(head, "bias", None)
         if temperature != 1.0:  # logits are linear in both
             states, bias = states / temperature, None if bias is None else bias / temperature
-        return states, head.weight, bias
+        return states, _whole(head.weight), None if bias is None else _whole(bias)
 
     def next_token_logits(self, states: Tensor) -> Tensor:
         """[B, V] of hidden states [B, D], as the model itself computes them."""
         logits: Tensor = self.lm.get_output_embeddings()(states)
         return logits
-
-    def _run(self, batch: PackedBatch, **options: Any) -> Any:
-        if batch.layout == "packed":
-            mask = self._mask(batch)
-            return self.decoder(input_ids=batch.input_ids, attention_mask=mask, position_ids=batch.position_ids, use_cache=False, **options)
-        # Rows start at position 0 and are padded on the right, which is what every model assumes by itself.
-        padding = (batch.example_ids >= 0).to(torch.int64)
-        return self.decoder(input_ids=batch.input_ids, attention_mask=padding, use_cache=False, **options)
 
     def _mask(self, batch: PackedBatch) -> Tensor | BlockMask:
         match self.attention:
@@ -165,6 +178,11 @@ class Backbone(nn.Module):
 
     def _activation_dtype(self, device: str) -> torch.dtype:
         return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.lm.dtype
+
+
+def _whole(weight: Tensor) -> Tensor:
+    whole: Tensor = weight.full_tensor() if isinstance(weight, DTensor) else weight
+    return whole
 
 
 def check_layers(layers: Sequence[int], config: PretrainedConfig) -> None:

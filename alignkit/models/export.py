@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import final
 
 import torch
 from safetensors import SafetensorError
@@ -17,10 +16,16 @@ from transformers import PreTrainedTokenizerBase
 from alignkit.errors import UserError
 from alignkit.loss_settings import HeadSettings
 from alignkit.models.adapters import adapter_config, adapter_state, merged_weights
+from alignkit.models.aligned import AlignedModel
 from alignkit.models.backbone import Backbone
 from alignkit.models.heads import Heads
 from alignkit.models.loading import base_of, load_lm, load_tokenizer
+from alignkit.models.location import CONFIGS
+from alignkit.models.texts import load_texts
 from alignkit.run_dir import RunDir
+
+PREDICTING = "the hidden state after the final norm that predicts each token of a completion"
+"""What a value head reads."""
 
 
 def save_model(folder: Path, backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -73,36 +78,47 @@ def save_heads(run: RunDir, heads: Heads, *, terminator: int, tokenizer: PreTrai
     run.heads_description.write_text(json.dumps(description, indent=2) + "\n")
 
 
-@final
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AlignedModel:
-    """What a run produced."""
-
-    backbone: Backbone
-    heads: Heads
-    """Empty where the run trained none."""
-    tokenizer: PreTrainedTokenizerBase
-
-
-def load_aligned(path: str | Path, dtype: torch.dtype = torch.float32) -> AlignedModel:
-    """The language model, heads and tokenizer of a run directory, in evaluation mode.
+def load_aligned(path: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> AlignedModel:
+    """The language model, heads and tokenizer of a run directory, of its `model/`, or of a folder that holds the files of both, as a
+    repository on the hub does; in evaluation mode. An adapter is merged into its base model.
 
     Raises:
-        UserError: when the directory holds no `model/`, or heads that do not fit it.
+        UserError: when there is no model, its base model is missing, or heads do not fit it.
     """
-    run = RunDir(Path(path))
-    if not run.model.is_dir():
-        raise UserError(f"{run.path}: holds no model/ folder, so it is no finished run.")
-    backbone = Backbone(load_lm("model", str(run.model), dtype))
+    model, beside = model_folders(Path(path).expanduser())
+    backbone = Backbone(load_lm("model", str(model), dtype))
     heads = Heads(backbone.hidden_width, {})
-    if run.heads_description.is_file():
-        settings = {name: head_settings(name, entry) for name, entry in json.loads(run.heads_description.read_text()).items()}
+    if beside.heads_description.is_file():
+        settings = {name: head_settings(name, entry) for name, entry in json.loads(beside.heads_description.read_text()).items()}
         heads = Heads(backbone.hidden_width, settings)
         try:
-            heads.load_state_dict(load_file(run.heads))
+            heads.load_state_dict(load_file(beside.heads))
         except (OSError, RuntimeError, SafetensorError) as error:
-            raise UserError(f"{run.heads}: the heads do not fit the model ({error})") from None
-    return AlignedModel(backbone=backbone.eval(), heads=heads.to(dtype).eval(), tokenizer=load_tokenizer("model", str(run.model)))
+            raise UserError(f"{beside.heads}: the heads do not fit the model ({error})") from None
+    return AlignedModel(
+        backbone=backbone.to(device).eval(),
+        heads=heads.to(device, dtype).eval(),
+        tokenizer=load_tokenizer("model", str(model)),
+        texts=load_texts(beside.texts),
+    )
+
+
+def model_folders(path: Path) -> tuple[Path, RunDir]:
+    """The Hugging Face folder that a path means, and the directory that holds heads, where there are any.
+
+    Raises:
+        UserError: when there is no model.
+    """
+    run = RunDir(path)
+    if not path.is_dir():
+        raise UserError(f"{path}: there is no such folder (looked at {path.absolute()}). For one on the hub first: hf download OWNER/NAME")
+    if run.model.is_dir():
+        return run.model, run
+    if not any((path / name).is_file() for name in CONFIGS):
+        raise UserError(f"{path}: holds no model/ folder, so it is no finished run. Of one that was stopped: python -m alignkit.export RUN")
+    around = RunDir(path.absolute().parent)
+    is_of_run = path.absolute() == around.model and not run.texts.is_file()
+    return path, around if is_of_run else run
 
 
 def _reads(settings: HeadSettings) -> str:

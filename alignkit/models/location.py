@@ -36,6 +36,12 @@ def locate(where: str, path: str) -> str:
     return path
 
 
+def is_here(path: str) -> bool:
+    """Whether a path means a place on this machine, even one that is gone, and no name of the hub."""
+    local = Path(path).expanduser()
+    return path.startswith((BUILTIN, ".")) or local.is_absolute() or local.exists()
+
+
 @functools.cache
 def _require_hub(where: str, path: str) -> None:
     silence = ask_hub("model", path, f"{where} = {path!r}")

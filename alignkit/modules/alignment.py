@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from typing import Any, cast, final
 
+import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -29,6 +30,7 @@ from alignkit.modules.forward import Forward, Parts
 from alignkit.modules.objective import Evaluation, Objective
 from alignkit.modules.recipe import Recipe
 from alignkit.modules.stepping import SteppingModule
+from alignkit.ranks import reader, readers, sum_over_ranks
 
 TERMS = "alignkit/terms"
 START = "alignkit/start"
@@ -67,11 +69,9 @@ class AlignmentModule(SteppingModule):
         begun = time.perf_counter()
         optimizer, schedule = cast(LightningOptimizer, self.optimizers()), cast(LRScheduler, self.lr_schedulers())
         self.objective.before_step(step, self.forward_of)
-        for batch in step.micro_batches:
+        for number, batch in enumerate(step.micro_batches, 1):
             evaluation = self.evaluate(batch)
-            loss = self.objective.loss(evaluation, step)
-            if loss.requires_grad:  # not where no term reads any of the examples
-                self.manual_backward(loss)
+            self.learn_from(self.objective.loss(evaluation, step), is_last=number == len(step.micro_batches))
             self.train_means.update(evaluation.metrics)
             self._positions += batch.input_ids.numel()
         self.objective.after_step()
@@ -83,8 +83,8 @@ class AlignmentModule(SteppingModule):
         self.steps_done += 1
         if isinstance(self.reference, MovingReference):
             self.reference.after_step(self.steps_done, self.backbone)
-        self.examples_done += sum(batch.examples for batch in step.micro_batches)
-        self.completions_done += sum(batch.completions for batch in step.micro_batches)
+        self.examples_done += step.count("examples", None)
+        self.completions_done += step.count("completions", None)
         self.tokens_done += step.tokens
         self.training_seconds += time.perf_counter() - begun
         self._tokens += step.tokens
@@ -96,7 +96,7 @@ class AlignmentModule(SteppingModule):
     def validation_step(self, batch: PackedBatch, index: int) -> None:
         evaluation = self.evaluate(batch)
         self.validation_means.update(evaluation.metrics)
-        self.diagnostics.update(evaluation, index)
+        self.diagnostics.update(evaluation, index * readers() + reader())
 
     def on_validation_epoch_end(self) -> None:
         means = self.objective.with_total(self.validation_means.compute()) | self.diagnostics.compute()
@@ -110,22 +110,22 @@ class AlignmentModule(SteppingModule):
         super().on_save_checkpoint(checkpoint)
         checkpoint[TERMS], checkpoint[START] = self.objective.state(), self.diagnostics.state()
         # Means of the steps since the last training row; the tokens behind its throughput are not worth keeping.
-        checkpoint[MEANS] = {name: getattr(self.train_means, name).clone() for name in ("sums", "counts")}
+        checkpoint[MEANS] = self.train_means.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.objective.load_state(checkpoint[TERMS])
         self.diagnostics.load_state(checkpoint[START])
-        for name, value in checkpoint[MEANS].items():
-            getattr(self.train_means, name).copy_(value)
+        self.train_means.load_state(checkpoint[MEANS])
 
     def _log_training(self, rate: float, norm: float) -> None:
         values = self.objective.with_total(self.train_means.compute())
+        filled, positions = sum_over_ranks(torch.tensor([self._filled, self._positions])).tolist()
         values |= {
             LEARNING_RATE: rate,
             GRADIENT_NORM: norm,
             TOKENS_PER_SECOND: self._tokens / self._clock,
-            PADDING_FRACTION: 1.0 - self._filled / self._positions,
+            PADDING_FRACTION: 1.0 - filled / positions,
         }
         self.train_means.reset()
         self._clock, self._tokens, self._filled, self._positions = 0.0, 0, 0, 0

@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from alignkit.batches import PackedBatch
-from alignkit.data.collate import micro_batches
 from alignkit.data.examples import EncodedExample
 from alignkit.data.packing import Packing
+from alignkit.data.steps import share_of
 from alignkit.errors import UserError
 from alignkit.losses.rollout_outputs import PolicyTokens
 from alignkit.metrics import (
@@ -26,11 +26,15 @@ from alignkit.metrics import (
     TERMINATED,
     TERMINATOR_PENALTY,
 )
+from alignkit.ranks import gather, reader, readers
 from alignkit.rollout import Rollout, in_order
 from alignkit.rollout_settings import RewardSettings
 from alignkit.sampling.sampler import Sampler
+from alignkit.sampling.together import draw_together, own_places
 from alignkit.scorers.scorer import Answers, Scorer
 
+OWN_SCORES = ""
+"""Beside metrics, which have names."""
 TokenReader = Callable[[PackedBatch], tuple[PolicyTokens, Tensor]]
 """What the policy and its value head say of a batch's tokens, and the reference's log-probs [N]. Without gradient."""
 
@@ -73,14 +77,14 @@ class Collector:
     def __call__(self, prompts: Sequence[EncodedExample], *, samples: int, seed: int, read: TokenReader, device: torch.device) -> Collected:
         """A rollout of so many samples a prompt; its examples are numbered in the order of the prompts."""
         begun = time.perf_counter()
-        drawn = self.sampler([prompt.prompt_ids for prompt in prompts], samples=samples, seed=seed)
+        drawn = draw_together(self.sampler, [prompt.prompt_ids for prompt in prompts], samples=samples, seed=seed)
         sampled = time.perf_counter()
         examples = tuple(
             EncodedExample(key=key, prompt_ids=prompt.prompt_ids, completion_ids=tuple(sample.ids for sample in own), source=prompt.source)
             for key, (prompt, own) in enumerate(zip(prompts, drawn, strict=True))
         )
         answers = self.answers(examples)
-        scores, metrics = self.worth(answers)
+        scores, metrics = self.worth_together(answers)
         tokens, reference_logps = read_tokens(examples, self.writing.packing, read, device)
         rollout = Rollout(
             examples=examples,
@@ -101,6 +105,21 @@ class Collector:
             [list(ids) for example in examples for ids in example.completion_ids], skip_special_tokens=True
         )
         return Answers(examples=examples, prompts=tuple(prompts), completions=tuple(completions), terminator=self.writing.terminator)
+
+    def worth_together(self, answers: Answers) -> tuple[Tensor, dict[str, Tensor]]:
+        """`worth`, of which each rank finds out that of its share of the prompts."""
+        if readers() == 1:
+            return self.worth(answers)
+        own = own_places(len(answers.examples))
+        found: dict[str, list[Tensor]] = {}
+        if own:
+            counts = [len(answers.examples[place].completion_ids) for place in own]
+            scores, metrics = self.worth(self.answers(tuple(answers.examples[place] for place in own)))
+            found = {name: list(values.cpu().split(counts)) for name, values in {OWN_SCORES: scores, **metrics}.items()}
+        parts = gather(found)
+        count, everyone = len(answers.examples), len(parts)
+        values = {name: torch.cat([parts[place % everyone][name][place // everyone] for place in range(count)]) for name in parts[0]}
+        return values.pop(OWN_SCORES), values
 
     def worth(self, answers: Answers) -> tuple[Tensor, dict[str, Tensor]]:
         """[C] scores after clipping and penalties, and what they are made of, [C] by metric name.
@@ -136,13 +155,19 @@ class Collector:
 def read_tokens(
     examples: Sequence[EncodedExample], packing: Packing, read: TokenReader, device: torch.device
 ) -> tuple[PolicyTokens, Tensor]:
-    """What policy and value head say of all tokens, and the reference's log-probs: [N] on the CPU, in the order of the examples."""
-    batches = micro_batches(examples, packing)
+    """What policy and value head say of all tokens, and the reference's log-probs: [N] on the CPU, in the order of the examples.
+
+    Each rank reads its share of them.
+    """
+    batches = share_of(examples, packing, reader(), readers())
     said = [read(move_data_to_device(batch, device)) for batch in batches]
+    has_values = said[0][0].values is not None
 
-    def flat(values: Sequence[Tensor]) -> Tensor:
-        return in_order(examples, batches, [of_batch.cpu() for of_batch in values])
+    def flat(values: Sequence[Tensor | None]) -> Tensor:
+        own = [(batch.example_keys, of_batch.cpu()) for batch, of_batch in zip(batches, values, strict=True) if of_batch is not None]
+        return in_order(examples, [of_batch for part in gather(own) for of_batch in part])
 
-    values = [tokens.values for tokens, _ in said if tokens.values is not None]
-    tokens = PolicyTokens(logps=flat([tokens.logps for tokens, _ in said]), values=flat(values) if values else None)
+    tokens = PolicyTokens(
+        logps=flat([tokens.logps for tokens, _ in said]), values=flat([tokens.values for tokens, _ in said]) if has_values else None
+    )
     return tokens, flat([reference for _, reference in said])

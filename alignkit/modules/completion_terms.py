@@ -14,9 +14,10 @@ from alignkit.data.forms import Form
 from alignkit.losses.families import LabelledLoss, MismatchLevelLoss, RankedLogpsLoss, RunningLevelLoss
 from alignkit.losses.outputs import CompletionLogps, CompletionOutput
 from alignkit.modules.forward import Forward, Selection
-from alignkit.modules.level import Level, across_ranks
+from alignkit.modules.level import Level
 from alignkit.modules.rewards import IMPLICIT_REWARD_NAMES, LOGP_NAMES, ends_of, label_metrics, ranking_metrics
 from alignkit.modules.term import Place, Term, TermOutput
+from alignkit.ranks import sum_over_ranks
 
 LabelledT = TypeVar("LabelledT", bound=LabelledLoss)
 
@@ -75,7 +76,7 @@ class MismatchTerm(LabelledTerm[MismatchLevelLoss]):
             sums.append(torch.stack([ratios.sum(), ratios.new_tensor(ratios.numel())]))
         if not sums:
             return
-        total, count = across_ranks(torch.stack(sums).sum(0)).unbind()
+        total, count = sum_over_ranks(torch.stack(sums).sum(0)).unbind()
         self._level = self.loss.level((total / count.clamp(min=1))[None])
 
     def state(self) -> dict[str, Any]:

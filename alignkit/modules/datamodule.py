@@ -9,7 +9,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
 from alignkit.batches import PackedBatch, StepBatch
-from alignkit.data.collate import micro_batches
+from alignkit.data.collate import empty_batch, micro_batches
 from alignkit.data.examples import EncodedExample
 from alignkit.data.packing import Packing
 from alignkit.data.prompts import PromptBatch, PromptSteps
@@ -30,10 +30,13 @@ class PreferenceDataModule(LightningDataModule):
         steps: int,
         seed: int,
         mismatched: bool = False,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         super().__init__()
-        self.steps = Steps(train, pairs=pairs, steps=steps, seed=seed, packing=packing, mismatched=mismatched)
+        self.steps = Steps(train, pairs=pairs, steps=steps, seed=seed, packing=packing, rank=rank, ranks=ranks, mismatched=mismatched)
         self.validation_batches = micro_batches(validation, packing)
+        """Of all ranks, which are cut as one process cuts them."""
         self.steps_done = 0
         """Steps that a run has made before it was resumed: the loader goes on from there."""
 
@@ -41,7 +44,9 @@ class PreferenceDataModule(LightningDataModule):
         return DataLoader(self.steps, batch_size=None, sampler=Onward(len(self.steps), self.steps_done))
 
     def val_dataloader(self) -> DataLoader[PackedBatch]:
-        return DataLoader(self.validation_batches, batch_size=None, shuffle=False)  # type: ignore[arg-type]
+        steps, batches = self.steps, self.validation_batches
+        batches = [*batches, *(empty_batch(steps.packing) for _ in range(-len(batches) % steps.ranks))]
+        return DataLoader(batches[steps.rank :: steps.ranks], batch_size=None, shuffle=False)  # type: ignore[arg-type]
 
 
 @final

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from alignkit.batches import PackedBatch
-from alignkit.logps import TokenScores, completion_lengths, completion_sums, token_divergences
+from alignkit.logps import TokenScores, completion_lengths, completion_sums
 from alignkit.losses.families import DivergenceLoss
 from alignkit.losses.outputs import CompletionLogps, PairLogps, PairRewards, Ranking
 from alignkit.models.backbone import Backbone
@@ -132,9 +132,10 @@ class Forward:
         """[N] nats between policy and reference over the vocabulary. The reference runs: log-probs of single tokens are not enough."""
         reference = self.parts.reference
         assert isinstance(reference, LiveReference | AdapterOffReference | MovingReference)
-        return token_divergences(
-            *self._vocabulary(self.parts.backbone, self.hidden), *self._vocabulary(*reference.hidden_states(self.batch)), loss
-        )
+        frozen, hidden = reference.hidden_states(self.batch)
+        with torch.no_grad():
+            said = frozen.vocabulary(hidden, self.batch)
+        return self.parts.backbone.token_divergences(self.hidden, self.batch, said, loss)
 
     def select(self, source: str | None) -> Selection:
         """The examples of one data set of a mixture; None selects all."""
@@ -164,11 +165,6 @@ class Forward:
     def _completions(self, token_logps: Tensor) -> CompletionLogps:
         sums = completion_sums(token_logps, self.batch.completion_index, self.batch.completions)
         return CompletionLogps(logps=sums, tokens=self.tokens)
-
-    def _vocabulary(self, backbone: Backbone, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        head = backbone.lm.get_output_embeddings()
-        assert isinstance(head.weight, Tensor)
-        return hidden.index_select(0, self.batch.predictor_index), head.weight, getattr(head, "bias", None)
 
     def _select(self, source: str | None) -> Selection:
         # Counted in Python: an index by mask would wait for the device.

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any, final
 
 import torch
-import torch.distributed
 from torch import Tensor
+
+from alignkit.ranks import gather, reader, readers, sum_over_ranks
 
 
 @final
@@ -36,7 +37,7 @@ class Level:
         """level <- decay * level + (1 - decay) * the mean of what was observed since the last move, over all ranks."""
         if not self._seen:
             return
-        total, count = across_ranks(torch.stack(self._seen).sum(0).to(self._value.dtype)).unbind()
+        total, count = sum_over_ranks(torch.stack(self._seen).sum(0).to(self._value.dtype)).unbind()
         mean = torch.where(count > 0, total / count.clamp(min=1), self._value)
         self._value = self.decay * self._value + (1 - self.decay) * mean
         self._seen = []
@@ -50,18 +51,10 @@ class Level:
         self._value = torch.tensor(state["level"], dtype=torch.float64)
 
 
-def across_ranks(sums: Tensor) -> Tensor:
-    """Sums of all processes; of this one where it is alone."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(sums)
-    return sums
-
-
 def columns_of_all_ranks(own: Tensor) -> tuple[Tensor, slice]:
     """Columns [..., n] of all processes side by side, and which of them are this one's. Processes may have different numbers."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if readers() == 1:
         return own, slice(None)
-    parts: list[Tensor] = [own] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, own.cpu())
-    begin = sum(part.shape[-1] for part in parts[: torch.distributed.get_rank()])
+    parts = gather(own.cpu())
+    begin = sum(part.shape[-1] for part in parts[: reader()])
     return torch.cat([part.to(own.device) for part in parts], dim=-1), slice(begin, begin + own.shape[-1])

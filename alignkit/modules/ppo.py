@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import final
 
 import torch
@@ -10,8 +11,8 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
-from alignkit.data.collate import micro_batches
 from alignkit.data.prompts import PromptBatch
+from alignkit.data.steps import share_of
 from alignkit.errors import UserError
 from alignkit.losses.rollout_families import RolloutLoss
 from alignkit.losses.rollout_outputs import RolloutOutput
@@ -29,6 +30,7 @@ from alignkit.models.conversions import conversions_kept
 from alignkit.modules.rollout_module import RolloutModule, Stream
 from alignkit.modules.stored import Minibatch, Stored, store
 from alignkit.modules.tally import Tally
+from alignkit.ranks import reader, readers
 from alignkit.rollout import Rollout
 
 RATIO_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8, torch.bfloat16: 0.3}
@@ -76,34 +78,34 @@ class PPOModule(RolloutModule[RolloutLoss]):
         for part in range(parts):
             examples = [rollout.examples[place] for place in sorted(order[part::parts])]
             data = own[part::parts]
-            batches = micro_batches(examples, self.rollouts.packing)
-            units = sum(batch.completions if self.loss.per == "completion" else batch.completion_tokens for batch in batches)
+            completions = [ids for example in examples for ids in example.completion_ids]
             yield Minibatch(
-                batches=batches,
-                data=micro_batches(data, self.rollouts.packing) if data else [],
-                units=units,
+                batches=share_of(examples, self.rollouts.packing, reader(), readers()),
+                data=share_of(data, self.rollouts.packing, reader(), readers()) if data else [],
+                units=len(completions) if self.loss.per == "completion" else sum(map(len, completions)),
                 data_tokens=sum(len(example.completion_ids[0]) for example in data),
             )
 
     def _learn(self, stored: Stored, minibatch: Minibatch, optimizer: LightningOptimizer, *, is_first: bool) -> Tally:
         """One optimiser step; what was measured in it, which is in the module's own tally too."""
-        seen = Tally()
-        with conversions_kept(self.device.type):
+        own, left = Tally(), len(minibatch.batches) + len(minibatch.data)
+        with conversions_kept(self.device.type) if self.mesh is None else nullcontext():  # weights that are cut come and go
             for batch in minibatch.batches:
-                batch = move_data_to_device(batch, self.device)
+                batch, left = move_data_to_device(batch, self.device), left - 1
                 policy = self.policy_tokens(batch, entropies=self.loss.entropy_coefficient > 0)
                 output = self.loss(policy, stored.tokens(batch))
-                if is_first:
+                if is_first and batch.examples:
                     self._check_first(output)
-                self.manual_backward(output.losses.sum() / minibatch.units)
-                for tally in (self.tally, seen):
-                    tally_output(tally, output)
+                self.learn_from(output.losses.sum() / minibatch.units, is_last=left == 0)
+                tally_output(own, output)
             for batch in minibatch.data:
-                batch = move_data_to_device(batch, self.device)
+                batch, left = move_data_to_device(batch, self.device), left - 1
                 losses = -self.backbone.token_scores(self.backbone.hidden_states(batch), batch).logps
-                self.manual_backward(self.loss.ptx_coefficient * losses.sum() / minibatch.data_tokens)
-                self.tally.add(PTX_LOSS, losses.detach())
+                self.learn_from(self.loss.ptx_coefficient * losses.sum() / minibatch.data_tokens, is_last=left == 0)
+                own.add(PTX_LOSS, losses.detach())
         self._step(optimizer)
+        seen = own.of_all_ranks()
+        self.tally.add_all(seen.state())
         return seen
 
     def _check_first(self, output: RolloutOutput) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, ClassVar, Generic, TypeVar, cast, final
@@ -163,13 +163,14 @@ class RolloutModule(SteppingModule, Generic[LossT]):
         Raises:
             UserError: when samples were not drawn from what training computes.
         """
-        collected = self.rollouts.collector(
-            prompts.examples,
-            samples=self.rollouts.settings.samples,
-            seed=Stream.SAMPLES.seed(self.rollouts.seed, prompts.step),
-            read=self.read,
-            device=self.device,
-        )
+        with self.whole_models():
+            collected = self.rollouts.collector(
+                prompts.examples,
+                samples=self.rollouts.settings.samples,
+                seed=Stream.SAMPLES.seed(self.rollouts.seed, prompts.step),
+                read=self.read,
+                device=self.device,
+            )
         elsewhere = self.rollouts.settings.samples_elsewhere
         self.tally.add(SAMPLER_ERROR, sampler_error(collected.rollout, self._products(), elsewhere=elsewhere))
         return collected
@@ -211,14 +212,15 @@ class RolloutModule(SteppingModule, Generic[LossT]):
         return self.rollouts.settings.temperature
 
     def validation_step(self, prompts: PromptBatch, index: int) -> None:
-        collected = self.rollouts.collector(
-            prompts.examples, samples=1, seed=Stream.HELD_OUT.seed(self.rollouts.seed, 0), read=self.read, device=self.device
-        )
+        seed, gold = Stream.HELD_OUT.seed(self.rollouts.seed, 0), None
+        with self.whole_models():
+            collected = self.rollouts.collector(prompts.examples, samples=1, seed=seed, read=self.read, device=self.device)
+            if self.rollouts.gold is not None:
+                gold = self.rollouts.gold(collected.answers).total
         rollout, tally = collected.rollout, Tally()
         self._tally_rollout(tally, collected)
         values = tally.take()
-        if self.rollouts.gold is not None:
-            gold = self.rollouts.gold(collected.answers).total
+        if gold is not None:
             values |= {GOLD: float(gold.mean()), GOLD_STD: float(gold.std(correction=0))}
         values[SCORES_STD] = float(rollout.scores.std(correction=0))
         values = {VALIDATION + name: value for name, value in values.items()}
@@ -242,6 +244,11 @@ class RolloutModule(SteppingModule, Generic[LossT]):
         self.tally.load_state(state["tally"])
         self.certificate = state["certificate"]
         self._earlier = [Rollout.from_state(rollout) for rollout in state["earlier"]]
+
+    def other_trunks(self) -> Iterator[Backbone]:
+        yield from super().other_trunks()
+        if self.value_trunk is not None:
+            yield self.value_trunk
 
     def trunk_parameters(self) -> dict[str, torch.nn.Parameter]:
         values = {} if self.value_trunk is None else self.value_trunk.named_parameters(prefix=VALUE)

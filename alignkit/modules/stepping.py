@@ -5,18 +5,25 @@ from __future__ import annotations
 import math
 from abc import ABC
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
-import torch
 from lightning import LightningModule
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
 
 from alignkit.errors import DivergedError
-from alignkit.models.reference import MovingReference, check_reference
+from alignkit.models.backbone import Backbone
+from alignkit.models.reference import CachedReference, LiveReference, MovingReference, check_reference
+from alignkit.models.sharding import whole_weights
 from alignkit.modules.forward import Parts
+from alignkit.modules.gradients import average_gradients, clip_gradients
 from alignkit.modules.recipe import Recipe
 from alignkit.optim import build_optimizer, build_schedule
+from alignkit.ranks import readers
 
 REFERENCE = "alignkit/reference_fingerprint"
 PROGRESS = "alignkit/progress"
@@ -44,11 +51,29 @@ class SteppingModule(LightningModule, ABC):
         self.examples_done = self.completions_done = self.tokens_done = 0
         self.training_seconds = 0.0
         """Of training steps alone: no validation, no start."""
+        self.mesh: DeviceMesh | None = None
+        """The processes among which the models are cut, `data_parallel` by `tensor_parallel`; None where each holds all of them."""
 
     @property
     def parts(self) -> Parts:
         """The models."""
         return Parts(backbone=self.backbone, heads=self.heads, reference=self.reference, states=self.states)
+
+    def other_trunks(self) -> Iterator[Backbone]:
+        """The language models beside the policy."""
+        if isinstance(self.reference, LiveReference | MovingReference | CachedReference) and self.reference.backbone is not None:
+            yield self.reference.backbone
+
+    @contextmanager
+    def whole_models(self) -> Iterator[None]:
+        """All weights at hand where they are cut: for passes without gradient, of which processes may run different numbers."""
+        with ExitStack() as stack:
+            for backbone in (self.backbone, *self.other_trunks()):
+                stack.enter_context(whole_weights(backbone))
+            yield
+
+    def configure_model(self) -> None:
+        """Nothing: models are cut before the trainer sees them. Lightning asks for the method."""
 
     def trunk_parameters(self) -> dict[str, nn.Parameter]:
         """What the optimizer knows as the trunk, by name."""
@@ -76,8 +101,25 @@ class SteppingModule(LightningModule, ABC):
         for name, value in checkpoint[PROGRESS].items():
             setattr(self, name, value)
 
+    def learn_from(self, loss: Tensor, *, is_last: bool) -> None:
+        """Add the gradient of `loss` [], a micro-batch's share of what is minimised over all ranks.
+
+        Every rank calls it as often in a step, for ranks exchange gradients: copies of a model at the last one, parts of a model each time.
+        """
+        if not loss.requires_grad:  # no term reads any of the examples
+            if not isinstance(self.trainer.strategy, ParallelStrategy):
+                return
+            loss = loss + sum(parameter.flatten()[:1].sum() * 0 for parameter in self._trained() if parameter.requires_grad)
+        waits = not is_last and isinstance(self.trainer.strategy, ParallelStrategy)
+        with self.trainer.strategy.block_backward_sync() if waits else nullcontext():  # type: ignore[attr-defined]
+            # Ranks take the mean of their gradients, where the sum is what is asked for.
+            self.manual_backward(loss * readers() if readers() > 1 else loss)
+
     def clip_gradients_by_norm(self) -> float:
         """Clip the gradient and refuse one that is not finite, before it can reach the weights.
+
+        Under fp16 gradients are those of a scaled loss. A norm that is not finite there says that the scale is too large: the precision
+        plugin leaves the step out and scales less.
 
         Returns:
             The norm before it was clipped.
@@ -85,9 +127,14 @@ class SteppingModule(LightningModule, ABC):
         Raises:
             DivergedError: when the norm is not finite.
         """
-        parameters = [parameter for parameter in self._trained() if parameter.grad is not None]
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optimizer.clip_norm or float("inf")))
-        if not math.isfinite(norm):
+        parameters = [parameter for parameter in self._trained() if parameter.requires_grad]
+        if self.mesh is not None:  # what is cut has met its other parts by itself
+            whole = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
+            average_gradients(whole, self.mesh["data_parallel"].get_group())
+        scaler = None if self._trainer is None else getattr(self.trainer.precision_plugin, "scaler", None)
+        scale = 1.0 if scaler is None else float(scaler.get_scale())
+        norm = clip_gradients(parameters, (self.recipe.optimizer.clip_norm or float("inf")) * scale) / scale
+        if not math.isfinite(norm) and scale <= 1:
             raise DivergedError(
                 f"step {self.steps_done + 1}: the gradient norm is {norm}. The weights are those of step {self.steps_done}. "
                 f"Try a smaller learning rate: optimizer.lr={self.recipe.optimizer.lr / 10:g}"

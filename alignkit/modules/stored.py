@@ -24,10 +24,11 @@ class Minibatch:
     """What one optimiser step reads."""
 
     batches: list[PackedBatch]
+    """This rank's share."""
     data: list[PackedBatch]
-    """Of the data's own completions; empty without `loss.ptx_coefficient`."""
+    """Of the data's own completions, this rank's share; empty without `loss.ptx_coefficient`."""
     units: int
-    """Tokens, or completions, of all `batches`: what the loss is averaged over."""
+    """Tokens, or completions, of all ranks' batches: what the loss is averaged over."""
     data_tokens: int
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 from torch import Tensor
+
+from alignkit.ranks import gather
 
 
 @final
@@ -26,6 +28,19 @@ class Tally:
         means = {name: total / count for name, (total, count) in self._sums.items() if count}
         self._sums = {}
         return means
+
+    def add_all(self, other: Mapping[str, Sequence[float]]) -> None:
+        """Take in the state of another tally."""
+        for name, (total, count) in other.items():
+            before, counted = self._sums.get(name, (0.0, 0.0))
+            self._sums[name] = (before + total, counted + count)
+
+    def of_all_ranks(self) -> Tally:
+        """The tallies of all ranks as one."""
+        everything = Tally()
+        for part in gather(self.state()):
+            everything.add_all(part)
+        return everything
 
     def state(self) -> dict[str, Any]:
         """What a resumed run must know."""

@@ -11,8 +11,8 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
 from alignkit.batches import PackedBatch
-from alignkit.data.collate import micro_batches
 from alignkit.data.prompts import PromptBatch
+from alignkit.data.steps import share_of
 from alignkit.logps import token_divergences
 from alignkit.losses.forward_kl import ForwardKL
 from alignkit.losses.rollout_outputs import PolicyTokens
@@ -23,6 +23,8 @@ from alignkit.modules.flat_parameters import FlatParameters
 from alignkit.modules.ppo import RATIO_TOLERANCE, ratio_error
 from alignkit.modules.rollout_module import VALUE, RolloutModule
 from alignkit.modules.stored import Stored, store
+from alignkit.modules.tally import Tally
+from alignkit.ranks import reader, readers, sum_over_ranks
 from alignkit.rollout import Rollout
 from alignkit.trust_region import backtrack, trust_region_step
 
@@ -46,7 +48,8 @@ class TRPOModule(RolloutModule[TRPO]):
 
     def improve(self, rollout: Rollout, prompts: PromptBatch, optimizer: LightningOptimizer) -> None:
         stored = store(rollout, self.loss, self.rollouts.settings, kl_coefficient=self.kl_coefficient, tally=self.tally)
-        batches = [move_data_to_device(batch, self.device) for batch in micro_batches(rollout.examples, self.rollouts.packing)]
+        own = share_of(rollout.examples, self.rollouts.packing, reader(), readers())
+        batches = [move_data_to_device(batch, self.device) for batch in own]
         self.move_policy(stored, batches)
         self.fit_values(stored, batches, optimizer)
 
@@ -58,15 +61,16 @@ class TRPOModule(RolloutModule[TRPO]):
         """
         loss, parameters = self.loss, FlatParameters(self.backbone.parameters())
         old, states, embedding = parameters.read(), self._states(batches), self._embedding()
-        gradient = parameters.gradient(self._surrogates(stored, batches))
+        gradient = sum_over_ranks(parameters.gradient(self._surrogates(stored, batches)))
         surrogate, _ = self._surrogate_and_kl(stored, batches, states, embedding)
 
         def kl_gradient(displacement: Tensor) -> Tensor:
             parameters.write(old + displacement)
-            return parameters.gradient(
+            own = parameters.gradient(
                 self._divergences(self.backbone.hidden_states(batch), batch, before, embedding).sum() / len(stored.weights)
                 for batch, before in zip(batches, states, strict=True)
             )
+            return sum_over_ranks(own)
 
         products = FisherProducts(kl_gradient, length=FIRST_LENGTH * float(old.norm()))
         step = trust_region_step(gradient, products, max_kl=loss.max_kl, damping=loss.damping, iterations=loss.cg_iterations)
@@ -91,18 +95,20 @@ class TRPOModule(RolloutModule[TRPO]):
         returns = [tokens.returns for tokens in map(stored.tokens, batches)]
         states = self._states(batches)
         for _ in range(self.loss.value_epochs):
-            for read, wanted in zip(states, returns, strict=True):
+            own = Tally()
+            for number, (read, wanted) in enumerate(zip(states, returns, strict=True), 1):
                 assert wanted is not None
                 losses = self.loss.value_losses(self.heads.scores(VALUE, read), wanted)
-                self.manual_backward(losses.sum() / len(stored.weights))
-                self.tally.add(VALUE_LOSS, losses.detach())
+                self.learn_from(losses.sum() / len(stored.weights), is_last=number == len(states))
+                own.add(VALUE_LOSS, losses.detach())
+            self.tally.add_all(own.of_all_ranks().state())
             self._step(optimizer)
 
     def _surrogates(self, stored: Stored, batches: Sequence[PackedBatch]) -> Iterator[Tensor]:
         """What each batch adds to the mean of A rho a token, with gradient, while nothing has moved."""
         for batch in batches:
             output = self.loss(self._policy(self.backbone.hidden_states(batch), batch), stored.tokens(batch))
-            error = ratio_error(output, RATIO_TOLERANCE[self._products()], update=self.steps_done + 1)
+            error = ratio_error(output, RATIO_TOLERANCE[self._products()], update=self.steps_done + 1) if batch.examples else 0.0
             if self.steps_done == 0:
                 self.certificate["first_ratio_error"] = max(error, self.certificate.get("first_ratio_error", 0.0))
             yield -output.losses.sum() / len(stored.weights)
@@ -117,6 +123,7 @@ class TRPOModule(RolloutModule[TRPO]):
             hidden = self.backbone.hidden_states(batch)
             surrogate -= float(self.loss(self._policy(hidden, batch), stored.tokens(batch)).losses.sum()) / count
             kl += float(self._divergences(hidden, batch, before, embedding).sum()) / count
+        surrogate, kl = sum_over_ranks(torch.tensor([surrogate, kl], dtype=torch.float64)).tolist()
         return surrogate, kl
 
     def _policy(self, hidden: Tensor, batch: PackedBatch) -> PolicyTokens:

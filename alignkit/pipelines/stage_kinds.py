@@ -125,7 +125,7 @@ class TrainStage(StageKind):
         return carry_out(settings.run, run)
 
     def can_go_on(self, run: RunDir) -> bool:
-        return run.last_checkpoint.is_file()
+        return run.last_checkpoint.exists()
 
     def go_on(self, settings: StageSettings, run: RunDir) -> dict[str, Scalar]:
         from alignkit.training import train

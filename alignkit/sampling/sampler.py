@@ -58,8 +58,13 @@ class Sample:
 class Sampler(Protocol):
     """Whoever answers prompts."""
 
-    def __call__(self, prompts: Sequence[Sequence[int]], *, samples: int, seed: int) -> list[list[Sample]]:
-        """So many completions of each prompt, in the order of the prompts: the same for the same weights, prompts and seed."""
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], *, samples: int, seed: int, only: Sequence[int] | None = None
+    ) -> list[list[Sample]]:
+        """So many completions of each prompt, in the order of the prompts: the same for the same weights, prompts and seed.
+
+        With `only` those of the prompts at these places, which are what they are among the answers to all.
+        """
         ...
 
 

@@ -14,6 +14,7 @@ from alignkit.errors import UserError
 from alignkit.logps import chunk_rows
 from alignkit.models.backbone import Backbone
 from alignkit.models.conversions import weights_converted_once
+from alignkit.models.sharding import whole_weights
 from alignkit.sampling.kv_cache import growing_cache
 from alignkit.sampling.sampler import Distribution, Sample, draw
 
@@ -60,18 +61,23 @@ class TrunkSampler:
         self._cache_argument = "cache" if "cache" in named else "past_key_values"
 
     @torch.no_grad()
-    def __call__(self, prompts: Sequence[Sequence[int]], *, samples: int, seed: int) -> list[list[Sample]]:
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], *, samples: int, seed: int, only: Sequence[int] | None = None
+    ) -> list[list[Sample]]:
         generator = torch.Generator().manual_seed(seed)
         uniforms = torch.rand(len(prompts), samples, self.max_tokens, generator=generator, dtype=torch.float64)
+        if only is not None:
+            prompts, uniforms = [prompts[place] for place in only], uniforms[list(only)]
         answers: list[list[Sample]] = [[] for _ in prompts]
         lengths = [len(prompt) for prompt in prompts]
-        for numbers in uniforms.split(max(1, self.tokens // (max(lengths) + self.max_tokens)), 1):
-            count = numbers.shape[1]
-            for places in self._batches(lengths, count):
-                with weights_converted_once(self.backbone.lm):
-                    drawn = self._continue([prompts[place] for place in places], count, numbers[places].flatten(0, 1))
-                for number, place in enumerate(places):
-                    answers[place] += drawn[number * count : (number + 1) * count]
+        with whole_weights(self.backbone):
+            for numbers in uniforms.split(max(1, self.tokens // (max(lengths, default=0) + self.max_tokens)), 1):
+                count = numbers.shape[1]
+                for places in self._batches(lengths, count):
+                    with weights_converted_once(self.backbone.lm):
+                        drawn = self._continue([prompts[place] for place in places], count, numbers[places].flatten(0, 1))
+                    for number, place in enumerate(places):
+                        answers[place] += drawn[number * count : (number + 1) * count]
         return answers
 
     def _batches(self, lengths: Sequence[int], samples: int) -> Iterator[list[int]]:
@@ -84,7 +90,8 @@ class TrunkSampler:
                 batch = []
             width = width if batch else lengths[place] + self.max_tokens
             batch.append(place)
-        yield batch
+        if batch:
+            yield batch
 
     def _continue(self, prompts: Sequence[Sequence[int]], samples: int, uniforms: Tensor) -> list[Sample]:
         """`samples` completions of each prompt, from random numbers [prompts * samples, max_tokens]."""

@@ -66,10 +66,14 @@ class VLLMSampler:
         self._folder = Path(tempfile.mkdtemp(prefix="alignkit-vllm-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
-    def __call__(self, prompts: Sequence[Sequence[int]], *, samples: int, seed: int) -> list[list[Sample]]:
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], *, samples: int, seed: int, only: Sequence[int] | None = None
+    ) -> list[list[Sample]]:
         self._hand_over()
         # One seed for all would draw the same numbers for each prompt; the samples of a prompt get consecutive ones.
         seeds = torch.randint(2**62, (len(prompts),), generator=torch.Generator().manual_seed(seed)).tolist()
+        if only is not None:
+            prompts, seeds = [prompts[place] for place in only], [seeds[place] for place in only]
         answers = self._engine.generate(
             [{"prompt_token_ids": list(prompt)} for prompt in prompts],
             [self._parameters(samples, own) for own in seeds],

@@ -1,12 +1,12 @@
 """What `alignkit.plan` predicts against what training takes: peak memory and seconds a step.
 
     python tests/bench/plan_versus_measured.py [models=tiny,gpt2,smollm2 smollm2=DIR] [dataset=FILE] [tokenizer=DIR] [precision=bf16]
-        [steps=6] [pairs=16] [batch_tokens=4096] [threads=2] [extra=KEY=VALUE,...] [out=FILE]
+        [steps=6] [pairs=16] [batch_tokens=4096] [threads=2] [ranks=2 strategy=fsdp] [extra=KEY=VALUE,...] [out=FILE]
 
 `tiny` trains on the embedded reviews in float32. `gpt2` is a GPT-2 of random weights, 124 M parameters by the defaults of its
 configuration, under the tokenizer of `tokenizer=`; it and SmolLM2-135M train on Anthropic HH. Memory is the highest resident set of the
-process; seconds a step are the median time between rows of `metrics.jsonl`, so that the first step is left out. Memory may be compared
-on a busy machine, seconds may not.
+process, of several ranks that of the one that takes most; seconds a step are the median time between rows of `metrics.jsonl`, so that
+the first step is left out. Memory may be compared on a busy machine, seconds may not.
 """
 
 from __future__ import annotations
@@ -57,6 +57,11 @@ class Options:
     pairs: int = 16
     batch_tokens: int = 4096
     threads: int = 2
+    """Of each process."""
+    ranks: int = 1
+    """Processes that train together, on this machine."""
+    strategy: str = "ddp"
+    """Of several ranks: `ddp`, `fsdp` or `tensor_parallel`."""
     extra: tuple[str, ...] = ()
     """More overrides for both commands."""
     out: str = ""
@@ -88,9 +93,18 @@ def overrides(options: Options, model: str, gpt2: str) -> list[str]:
         *(real if folder else ["model=tiny"]),
         *(f"steps={options.steps}", "schedule.warmup_steps=0", f"batch.pairs={options.pairs}", f"batch.tokens={options.batch_tokens}"),
         *(f"validation.every={options.steps}", "validation.samples=0", "dataset.validation_examples=16"),
-        *("hardware=cpu", f"hardware.threads={options.threads}", "logger=jsonl", "logger.every=1"),
+        *hardware(options),
+        *(f"hardware.threads={options.threads}", "logger=jsonl", "logger.every=1"),
         *("callbacks.checkpoints=false", "callbacks.progress_bar=false", *options.extra),
     ]
+
+
+def hardware(options: Options) -> list[str]:
+    """One process on the CPU, or several."""
+    if options.ranks == 1:
+        return ["hardware=cpu"]
+    several = [f"hardware={options.strategy}", "hardware.accelerator=cpu", f"hardware.devices={options.ranks}"]
+    return [*several, *([f"hardware.tensor_parallel={options.ranks}"] if options.strategy == "tensor_parallel" else [])]
 
 
 def run(command: Sequence[str], log: Path, threads: int) -> tuple[str, int]:
@@ -125,7 +139,7 @@ def compare(options: Options, model: str, gpt2: str, folder: Path) -> Result:
         model=model,
         predicted_gib=predicted(page, "peak"),
         measured_gib=peak / GIB,
-        predicted_seconds=predicted(page, "seconds, measured here"),
+        predicted_seconds=predicted(page, "seconds, measured here" if options.ranks == 1 else "seconds, with communication"),
         measured_seconds=statistics.median(after - before for before, after in pairwise(times)),
     )
 

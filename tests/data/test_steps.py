@@ -45,7 +45,8 @@ def test_the_shares_of_all_ranks_are_the_batch_of_one_process(count, pairs, seed
     assert {(share.count("examples", None), share.count("chosen_tokens", None)) for share in shares} == {
         (alone.count("examples", None), alone.count("chosen_tokens", None))
     }
-    assert sum(share.tokens for share in shares) == alone.tokens
+    assert {share.tokens for share in shares} == {alone.tokens}
+    assert len({len(share.micro_batches) for share in shares}) == 1, "ranks run different numbers of forward passes"
 
 
 @settings(derandomize=True, deadline=None, max_examples=50)
@@ -85,11 +86,12 @@ def test_the_counts_are_those_of_the_global_batch():
         assert steps[step].tokens == sum(n % 3 + 2 + n % 4 + 1 for n in chosen)
 
 
-def test_a_rank_without_a_share_of_the_last_short_batch_has_no_micro_batch():
+def test_a_rank_without_a_share_of_the_last_short_batch_runs_as_many_passes_as_the_others():
     shares = [build(10, pairs=4, rank=rank, ranks=3)[2] for rank in range(3)]
     assert [len(keys(share)) for share in shares] == [1, 1, 0]
-    assert shares[2].micro_batches == []
-    assert shares[2].tokens == 0
+    (empty,) = shares[2].micro_batches
+    assert (empty.examples, empty.completions, empty.completion_tokens, int((empty.example_ids >= 0).sum())) == (0, 0, 0, 1)
+    assert shares[2].filled == 0
     assert shares[2].count("examples", None) == 2
 
 

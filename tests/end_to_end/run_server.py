@@ -1,11 +1,13 @@
-"""`python run_server.py`: runs `python -m alignkit.train` again and again without importing torch again and again.
+"""`python run_server.py`: runs alignkit's commands again and again without importing torch again and again.
 
-One JSON object a line on standard input, one exit code a line on standard output (minus the number of a signal that ended the run):
+One JSON list of orders a line on standard input, whose processes run at the same time; one JSON list of exit codes a line on standard
+output (minus the number of a signal that ended the process):
 
-    {"argv": ["steps=6"], "log": "out.txt"}
-    {"argv": ["steps=6"], "log": "out.txt", "signal": 9, "at": "alignkit.run_dir:RunDir.append_metrics", "call": 3}
+    [{"argv": ["steps=6"], "log": "out.txt", "folder": "."}]
+    [{"argv": ["steps=6"], "log": "out.txt", "folder": ".", "signal": 9, "at": "alignkit.run_dir:RunDir.append_metrics", "call": 3}]
 
-The second one is sent signal 9, SIGKILL, when it is about to make its third call of a method.
+The second one is sent signal 9, SIGKILL, when it is about to make its third call of a method. An order may have `command`, the module of
+another command than `alignkit.train`, `environment`, variables to add, and `constants`, values by `module:NAME`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ import torch
 
 import alignkit.modules.ppo  # what takes seconds, imported before the processes part
 import alignkit.training  # noqa: F401
-from alignkit.train import main
 
 
 def send_at(place: str, call: int, number: int) -> None:
@@ -50,10 +51,16 @@ def run(order: dict[str, Any]) -> None:
     code = 1
     try:
         torch.set_num_threads(1)
+        os.chdir(order["folder"])
+        os.environ.update(order.get("environment", {}))
+        for place, value in order.get("constants", {}).items():
+            module, _, name = place.partition(":")
+            setattr(importlib.import_module(module), name, value)
         if "signal" in order:
             send_at(order["at"], order["call"], order["signal"])
-        sys.argv = ["alignkit.train", *order["argv"]]
-        code = main()
+        command = order.get("command", "alignkit.train")
+        sys.argv = [command, *order["argv"]]
+        code = importlib.import_module(command).main()
     except SystemExit as error:
         code = int(error.code or 0)
     except BaseException:
@@ -64,14 +71,20 @@ def run(order: dict[str, Any]) -> None:
         os._exit(code)
 
 
+def start(order: dict[str, Any]) -> int:
+    """The id of a new process that carries an order out."""
+    child = os.fork()
+    if child == 0:
+        run(order)
+    return child
+
+
 def serve() -> None:
     """Answer orders until there are no more."""
     for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            run(json.loads(line))
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        children = [start(order) for order in json.loads(line)]
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        print(json.dumps(codes), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +44,16 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Command:
     return run
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of `pipeline=dpo` that nobody stopped."""
+    folder = tmp_path_factory.mktemp("whole") / "all"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["alignkit-pipeline", *SHORT, "pipeline=dpo", f"run_dir={folder}"])
+        assert shell.main() == 0
+    return folder
+
+
 def numbers(run: Path) -> list[dict[str, object]]:
     """The metrics of a run that its settings decide."""
     rows = read_jsonl(RunDir(run).metrics)
@@ -55,10 +64,9 @@ def statuses(folder: Path) -> list[str]:
     return [stage["status"] for stage in json.loads((folder / "pipeline.json").read_text())["stages"]]
 
 
-def test_a_stage_is_the_run_that_its_overrides_say_to_the_bit(command: Command, tmp_path: Path) -> None:
-    assert command("pipeline=dpo", f"run_dir={tmp_path / 'all'}") == 0
-    sft, dpo = (tmp_path / "all" / name for name in ("sft", "dpo"))
-    _, record = json.loads((tmp_path / "all" / "pipeline.json").read_text())["stages"]
+def test_a_stage_is_the_run_that_its_overrides_say_to_the_bit(whole: Path, tmp_path: Path) -> None:
+    sft, dpo = (whole / name for name in ("sft", "dpo"))
+    _, record = json.loads((whole / "pipeline.json").read_text())["stages"]
     (settings,) = precheck([line.replace("{sft}", str(sft)) for line in record["overrides"]])
     carry_out(settings, RunDir.create(tmp_path / "alone"))
     assert numbers(tmp_path / "alone") == numbers(dpo)
@@ -67,31 +75,20 @@ def test_a_stage_is_the_run_that_its_overrides_say_to_the_bit(command: Command, 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
 def test_a_stopped_pipeline_typed_again_ends_as_one_that_was_not(
-    command: Command, tmp_path: Path, number: signal.Signals, code: int
+    command: Command, commands: Command, whole: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    argv = ["pipeline=dpo", f"run_dir={tmp_path / 'stopped'}"]
-    code_lines = [
-        "import os, sys",
-        "from alignkit.pipeline import main",
-        "from alignkit.run_dir import RunDir",
-        "append = RunDir.append_metrics",
-        "def stop(run, values, *, step, epoch):",
-        "    append(run, values, step=step, epoch=epoch)",
-        f"    if run.path.name == 'dpo' and step == 3: os.kill(os.getpid(), {int(number)})",
-        "RunDir.append_metrics = stop",
-        "sys.exit(main())",
-    ]
-    done = subprocess.run([sys.executable, "-c", "\n".join(code_lines), *SHORT, *argv], capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stderr
-    stopped = tmp_path / "stopped"
+    argv, log, stopped = ["pipeline=dpo", f"run_dir={tmp_path / 'stopped'}"], tmp_path / "log.txt", tmp_path / "stopped"
+    # rows: 7 of sft (val@0, train@1, train@2, val@2, train@3, train@4, val@4), then dpo's; the next would be its train@4
+    stop = {"signal": number, "at": "alignkit.run_dir:RunDir.append_metrics", "call": 13}
+    assert commands(*SHORT, *argv, command="alignkit.pipeline", log=log, **stop) == code, log.read_text()
+    assert {row["step"] for row in read_jsonl(RunDir(stopped / "dpo").metrics)} >= {0, 1, 2, 3}
     assert statuses(stopped) == ["done", "running" if number is signal.SIGKILL else "interrupted"]
-    assert ("type the same command with run_dir=" in done.stderr) == (number is signal.SIGINT)
+    assert ("type the same command with run_dir=" in log.read_text()) == (number is signal.SIGINT)
     finished_at = os.stat(RunDir(stopped / "sft").results).st_mtime_ns
     assert command(*argv) == 0
     assert statuses(stopped) == ["done", "done"]
     assert os.stat(RunDir(stopped / "sft").results).st_mtime_ns == finished_at
-    assert command("pipeline=dpo", f"run_dir={tmp_path / 'whole'}") == 0
-    assert numbers(stopped / "dpo") == numbers(tmp_path / "whole" / "dpo")
+    assert numbers(stopped / "dpo") == numbers(whole / "dpo")
 
 
 def test_jobs_of_a_sweep_read_the_stage_that_they_have_in_common(command: Command, tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -49,29 +48,11 @@ ROW = "alignkit.run_dir:RunDir.append_metrics"
 SAMPLED_TOKEN = "alignkit.sampling.trunk_sampler:TrunkSampler._draw"
 CHECKPOINT = "alignkit.callbacks.checkpoint_files:CheckpointFiles.save_checkpoint"
 RESULTS = "alignkit.run_dir:RunDir.write_results"
-Server = Callable[..., int]
+Commands = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Runs a command in a process of its own, and has it send itself a signal where that is asked for; the exit code."""
-    folder = tmp_path_factory.mktemp("server")
-    command = [sys.executable, str(Path(__file__).with_name("run_server.py"))]
-    with subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-
-        def run(*argv: str, log: Path, **stop: Any) -> int:
-            process.stdin.write(json.dumps({"argv": argv, "log": str(log), **stop}) + "\n")
-            process.stdin.flush()
-            return int(process.stdout.readline())
-
-        yield run
-        process.stdin.close()
-
-
-@pytest.fixture(scope="module")
-def straight(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunDir]:
+def straight(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunDir]:
     """A run that nobody stops, of each of `RUNS`."""
     done: dict[str, RunDir] = {}
 
@@ -79,7 +60,7 @@ def straight(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Callab
         if name not in done:
             folder = tmp_path_factory.mktemp(name.replace(" ", "_").replace(",", ""))
             log = folder / "log.txt"
-            assert server(*SHORT, *{**RUNS, **OTHERS}[name], f"run_dir={folder / 'run'}", log=log) == 0, log.read_text()
+            assert commands(*SHORT, *{**RUNS, **OTHERS}[name], f"run_dir={folder / 'run'}", log=log) == 0, log.read_text()
             done[name] = RunDir(folder / "run")
         return done[name]
 
@@ -137,31 +118,31 @@ KILLS = [
 
 
 @pytest.mark.parametrize(("name", "stops"), KILLS)
-def test_a_run_that_was_stopped_and_resumed_is_the_one_that_was_not(name, stops, server, straight, tmp_path):
+def test_a_run_that_was_stopped_and_resumed_is_the_one_that_was_not(name, stops, commands, straight, tmp_path):
     log, run = tmp_path / "log.txt", RunDir(tmp_path / "run")
     argv = [*SHORT, *RUNS[name], f"run_dir={run.path}"]
     for number, at, call in stops:
-        code = server(*argv, log=log, signal=number, at=at, call=call)
+        code = commands(*argv, log=log, signal=number, at=at, call=call)
         assert code == (143 if number == signal.SIGTERM else -number), log.read_text()
         argv = [f"resume={run.path}"]
     (run.path / "failure.json").write_text("{}")  # of a job of a sweep
-    assert server(*argv, log=log) == 0, log.read_text()
+    assert commands(*argv, log=log) == 0, log.read_text()
     assert not (run.path / "failure.json").exists()
     assert log.read_text().count("resume: from step") == len(stops)
     assert "Warning" not in log.read_text()
     check_equal(run, straight(name))
 
 
-def test_runs_that_cannot_go_on_say_why(server, straight, tmp_path):
+def test_runs_that_cannot_go_on_say_why(commands, straight, tmp_path):
     log, run = tmp_path / "log.txt", RunDir(tmp_path / "run")
-    code = server(*SHORT, *RUNS["con_dph"], f"run_dir={run.path}", log=log, signal=signal.SIGKILL, at=ROW, call=4)
+    code = commands(*SHORT, *RUNS["con_dph"], f"run_dir={run.path}", log=log, signal=signal.SIGKILL, at=ROW, call=4)
     assert code == -signal.SIGKILL
     before = sorted(run.path.rglob("*"))
-    assert server(f"resume={run.path}", log=log) == 2
+    assert commands(f"resume={run.path}", log=log) == 2
     assert "stopped before its first checkpoint" in log.read_text()
     assert sorted(run.path.rglob("*")) == before
     finished = straight("con_dph")
-    assert server(f"resume={finished.path}", log=log) == 2
+    assert commands(f"resume={finished.path}", log=log) == 2
     assert "the run is finished; all of its 6 steps are done" in log.read_text()
     assert log.read_text().count(f"resume = {run.path}") == 1
 
@@ -188,42 +169,42 @@ def test_a_run_that_samples_leaves_the_files_of_every_run_and_says_what_its_firs
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_run_may_be_stopped_at_any_step(name, number, server, straight, tmp_path):
+def test_a_run_may_be_stopped_at_any_step(name, number, commands, straight, tmp_path):
     expected = straight(name)
     for at in [ROW] if name == "con_dph" else [ROW, SAMPLED_TOKEN]:
         logged = len(rows(expected))
         for call in range(5, logged + 1) if at == ROW else range(25, 60, 3):
             log, run = tmp_path / f"{at}{call}.txt", RunDir(tmp_path / f"{at}{call}")
-            code = server(*SHORT, *RUNS[name], f"run_dir={run.path}", log=log, signal=number, at=at, call=call)
+            code = commands(*SHORT, *RUNS[name], f"run_dir={run.path}", log=log, signal=number, at=at, call=call)
             if code == 0:  # a signal after the last step
                 continue
             assert code == (143 if number == signal.SIGTERM else -number), (call, log.read_text())
             if not run.last_checkpoint.exists():
                 continue
-            assert server(f"resume={run.path}", log=log) in (0, 2), (call, log.read_text())
+            assert commands(f"resume={run.path}", log=log) in (0, 2), (call, log.read_text())
             check_equal(run, expected)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
-def test_whatever_is_trained_goes_on(name, server, straight, tmp_path):
+def test_whatever_is_trained_goes_on(name, commands, straight, tmp_path):
     log, run = tmp_path / "log.txt", RunDir(tmp_path / "run")
-    code = server(*SHORT, *OTHERS[name], f"run_dir={run.path}", log=log, signal=signal.SIGKILL, at=ROW, call=6)
+    code = commands(*SHORT, *OTHERS[name], f"run_dir={run.path}", log=log, signal=signal.SIGKILL, at=ROW, call=6)
     assert code == -signal.SIGKILL, log.read_text()
-    assert server(f"resume={run.path}", log=log) == 0, log.read_text()
+    assert commands(f"resume={run.path}", log=log) == 0, log.read_text()
     check_equal(run, straight(name))
 
 
 @pytest.mark.slow
-def test_a_signal_in_the_last_step_leaves_the_last_validation_to_do(server, tmp_path):
+def test_a_signal_in_the_last_step_leaves_the_last_validation_to_do(commands, tmp_path):
     log, logged = tmp_path / "log.txt", []
     for name, stop in (("straight", {}), ("stopped", {"signal": signal.SIGTERM, "at": ROW, "call": 8})):  # the row of step 6
         run = RunDir(tmp_path / name)
         argv = [*SHORT, *RUNS["con_dph"], "validation.every=4", f"run_dir={run.path}"]
-        assert server(*argv, log=log, **stop) == (143 if stop else 0), log.read_text()
+        assert commands(*argv, log=log, **stop) == (143 if stop else 0), log.read_text()
         if stop:
             assert [row["step"] for row in rows(run) if "val/loss" in row] == [0, 4]
-            assert server(f"resume={run.path}", log=log) == 0, log.read_text()
+            assert commands(f"resume={run.path}", log=log) == 0, log.read_text()
         logged.append(rows(run))
     assert logged[0] == logged[1]
     assert [row["step"] for row in logged[1] if "val/loss" in row] == [0, 4, 6]

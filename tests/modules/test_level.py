@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from alignkit.modules.level import Level, across_ranks, columns_of_all_ranks
+from alignkit.modules.level import Level, columns_of_all_ranks
+from alignkit.ranks import sum_over_ranks
 
 RANK = """
 import sys
@@ -50,7 +51,7 @@ def test_a_level_is_not_rounded_to_the_type_of_the_weights():
 
 def test_one_process_sees_its_own():
     sums = torch.tensor([1.0, 2.0])
-    assert across_ranks(sums) is sums
+    assert sum_over_ranks(sums) is sums
     columns, mine = columns_of_all_ranks(sums[None])
     assert torch.equal(columns[:, mine], sums[None])
 

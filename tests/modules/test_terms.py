@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alignkit.batches import PackedBatch, StepBatch
-from alignkit.data.collate import collate, micro_batches
+from alignkit.data.collate import collate, empty_batch, micro_batches
 from alignkit.data.examples import EncodedExample
 from alignkit.data.packing import Packing
 from alignkit.data.steps import count_by_source, mismatch
@@ -101,7 +101,8 @@ def test_a_step_gives_one_loss_and_gradient_however_it_is_cut(name, lm_factory, 
     whole, gradients = loss_and_gradients(module, step_of([collate([examples], "packed")], examples))
     assert gradients
     for cut in ([examples[:1], examples[1:3], examples[3:]], [examples[4:], examples[:4]]):
-        loss, others = loss_and_gradients(module, step_of([collate([part], "packed") for part in cut], examples))
+        batches = [*(collate([part], "packed") for part in cut), empty_batch(WIDE)]  # as a rank that has fewer than another one
+        loss, others = loss_and_gradients(module, step_of(batches, examples))
         assert abs(loss - whole) < 1e-9
         assert others.keys() == gradients.keys()
         for parameter, gradient in gradients.items():

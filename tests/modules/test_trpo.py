@@ -26,6 +26,7 @@ from alignkit.models.backbone import Backbone
 from alignkit.modules import trpo
 from alignkit.modules.ppo import PPOModule
 from alignkit.modules.stored import Stored, store
+from alignkit.modules.tally import Tally
 from alignkit.modules.trpo import TRPOModule
 from alignkit.run_dir import RunDir, read_jsonl
 from alignkit.trust_region import trust_region_step
@@ -198,10 +199,14 @@ def test_the_value_head_learns_its_returns_and_leaves_the_trunk(
     module = rollout_module(sampled_loss("trpo", value_epochs=20), lm_factory("llama"), kind=TRPOModule)
     before = [parameter.clone() for parameter in module.backbone.parameters()]
     losses: list[float] = []
-    add = module.tally.add
-    monkeypatch.setattr(
-        module.tally, "add", lambda name, value: (losses.append(float(value.mean())) if name == VALUE_LOSS else None, add(name, value))
-    )
+    add = Tally.add
+
+    def seen(tally: Tally, name: str, value: Tensor | float) -> None:
+        if name == VALUE_LOSS:
+            losses.append(float(torch.as_tensor(value).mean()))
+        add(tally, name, value)
+
+    monkeypatch.setattr(Tally, "add", seen)
     monkeypatch.setattr(module, "move_policy", lambda stored, batches: 0.0)
     fit_samples(module, examples_factory(4, completions=1))
     assert all(map(torch.equal, module.backbone.parameters(), before))

@@ -126,7 +126,10 @@ class Local(RowSource):
     def _column(self, field: str, found: Collection[str]) -> str | None:
         if field in self.columns:
             return self.columns[field]
-        return next((name for name in _NAMES[field] if name in found), None)
+        for name in _NAMES[field]:  # asked of every row, a dozen times
+            if name in found:
+                return name
+        return None
 
 
 def _is_truth(value: object) -> bool:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
 from alignkit.data.examples import PreferenceExample
-from alignkit.data.holdout import prompt_key
-from alignkit.data.parts import naming_part, part_settings
-from alignkit.data.source import CompositeSource, GeneratedSource, LoadedExamples, RowSource, load_examples
+from alignkit.data.holdout import content_digest, prompt_key
+from alignkit.data.parts import check_kinds, naming_part, none_drawn, part_settings
+from alignkit.data.source import CompositeSource, GeneratedSource, LoadedExamples, Member, RowSource, load_examples
 from alignkit.errors import UserError
 from alignkit.settings import DatasetSettings
 
@@ -36,15 +34,30 @@ class Mixture(CompositeSource):
     `weight` > 0 is how often an epoch visits each of its training examples: 1 is once, 2 twice, 0.5 one half of them, the same half
     in every epoch and run."""
 
-    def load(self, settings: DatasetSettings) -> LoadedExamples:
+    def members(self, settings: DatasetSettings) -> dict[str, Member]:
+        """The parts.
+
+        Raises:
+            UserError: when the whole was given data of its own.
+        """
         for key, value in (("path", settings.path), ("validation_path", settings.validation_path), ("hub", settings.hub)):
             if value is not None:
                 name = next(iter(self.parts))
                 raise UserError(
                     f"dataset.{key} = {value} has no effect: a mixture has no data of its own. Try dataset.parts.{name}.{key}={value}."
                 )
-        loaded = {name: _load(name, part, settings) for name, part in self.parts.items()}
-        _check_kinds(loaded, settings.format)
+        members = {}
+        for name, part in self.parts.items():
+            own = part_settings(part, settings)
+            with naming_part(name, part):
+                members[name] = Member(settings=own, source=_source(own), weight=part["weight"])
+        return members
+
+    def load(self, settings: DatasetSettings) -> LoadedExamples:
+        members = self.members(settings)
+        loaded = {name: self._load(name, member) for name, member in members.items()}
+        kinds = {name: isinstance(part.validation[0].prompt, str) for name, part in loaded.items() if part.validation}
+        check_kinds(kinds, settings.format)
         held = {prompt_key(example) for part in loaded.values() for example in part.validation}
         counts: Counter[str] = Counter()
         train, validation = [], []
@@ -52,18 +65,15 @@ class Mixture(CompositeSource):
             counts.update({reason: count for reason, count in part.counts.items() if reason not in ("train", "validation")})
             free = [example for example in part.train if prompt_key(example) not in held]
             counts["held_out_elsewhere"] += len(part.train) - len(free)
-            train += _drawn(name, free, self.parts[name]["weight"])
+            train += _drawn(name, free, members[name].weight)
             validation += part.validation
         return LoadedExamples(train=train, validation=validation, counts={**counts, "train": len(train), "validation": len(validation)})
 
-
-def _load(name: str, part: Mapping[str, Any], whole: DatasetSettings) -> LoadedExamples:
-    settings = part_settings(part, whole)
-    with naming_part(name, part):
-        loaded = load_examples(settings, _source(settings))
-    sides = ([replace(example, source=name) for example in side] for side in (loaded.train, loaded.validation))
-    train, validation = sides
-    return replace(loaded, train=train, validation=validation)
+    def _load(self, name: str, member: Member) -> LoadedExamples:
+        with naming_part(name, self.parts[name]):
+            loaded = load_examples(member.settings, member.source)
+        train, validation = ([replace(example, source=name) for example in side] for side in (loaded.train, loaded.validation))
+        return replace(loaded, train=train, validation=validation)
 
 
 def _source(settings: DatasetSettings) -> RowSource | GeneratedSource:
@@ -78,25 +88,9 @@ def _source(settings: DatasetSettings) -> RowSource | GeneratedSource:
 def _drawn(name: str, examples: Sequence[PreferenceExample], weight: float) -> list[PreferenceExample]:
     """Examples as often as an epoch visits them. A fraction of them is drawn by content, so that it is the same in any order."""
     copies, share = divmod(weight, 1.0)
-    by_content = sorted(range(len(examples)), key=lambda place: _digest(examples[place]))
+    by_content = sorted(range(len(examples)), key=lambda place: content_digest(examples[place]))
     some = sorted(by_content[: round(share * len(examples))])
     drawn = [*(list(examples) * int(copies)), *(examples[place] for place in some)]
     if not drawn:
-        raise UserError(f"dataset.parts.{name}.weight = {weight:g} leaves none of its {len(examples)} examples to train on. Try 1.")
+        raise UserError(none_drawn(name, weight, len(examples)))
     return drawn
-
-
-def _digest(example: PreferenceExample) -> bytes:
-    return hashlib.sha256(json.dumps([prompt_key(example), example.completions], ensure_ascii=False).encode()).digest()
-
-
-def _check_kinds(loaded: Mapping[str, LoadedExamples], format: str) -> None:
-    """Refuse plain texts beside chats where a chat template would write only the chats: they end with different tokens."""
-    kinds = {name: isinstance(part.validation[0].prompt, str) for name, part in loaded.items() if part.validation}
-    if format == "auto" and len(set(kinds.values())) > 1:
-        texts = ", ".join(name for name, is_text in kinds.items() if is_text)
-        chats = ", ".join(name for name, is_text in kinds.items() if not is_text)
-        raise UserError(
-            f"dataset.parts: {texts} holds plain text, and {chats} chat messages; with dataset.format=auto all parts must be of one kind. "
-            "Type dataset.format=chat (a text is a user's turn) or dataset.format=text (no chat template)."
-        )
