@@ -15,6 +15,8 @@ from alignkit.run_dir import RunDir
 PATIENCE = timedelta(minutes=10)
 """How long a rank waits for the first one: nodes of a cluster start minutes apart."""
 KEY = "alignkit/run_dir"
+_kept: list[Any] = []
+"""Stores that ranks have met at. The first rank's is the server: were it let go, a rank that still asks would lose its connection."""
 
 
 def agreed_run(place: Placement | None, claim: Callable[[], RunDir]) -> RunDir:
@@ -54,4 +56,5 @@ def meeting_place(place: Placement) -> Any:
         slurm = SLURMEnvironment(auto_requeue=False)
         _ = slurm.main_address, slurm.main_port
     store, _, _ = next(rendezvous("env://", place.rank, place.ranks, timeout=PATIENCE))
+    _kept.append(store)
     return PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
