@@ -18,7 +18,6 @@ from alignkit.errors import UserError
 from alignkit.hardware import device_kind
 from alignkit.models.adapters import add_adapters
 from alignkit.models.backbone import Backbone, check_layers
-from alignkit.models.conversions import convert_for_good
 from alignkit.models.export import check_adapter_export
 from alignkit.models.flex_attention import BLOCK
 from alignkit.models.freezing import freeze, freeze_layers, train_embeddings
@@ -254,10 +253,7 @@ def build_reference(settings: RunSettings, objective: AnyObjective, backbone: Ba
         say(f"reference: runs in every step, because {why}")
     if other is None and settings.model.adapter is not None:
         return AdapterOffReference(backbone), weights
-    frozen = other or frozen_copy(backbone)
-    if settings.precision.lightning == "bf16-mixed" and settings.model.quantize is None:
-        convert_for_good(frozen, torch.bfloat16)
-    return LiveReference(frozen), weights
+    return LiveReference.under(other or frozen_copy(backbone), settings.precision.lightning), weights
 
 
 def plan_packing(batch: BatchSettings, backbone: Backbone) -> Packing:

@@ -12,10 +12,8 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from alignkit.checkpoint_weights import CheckpointWeights
 from alignkit.errors import UserError
-from alignkit.metrics import VALIDATION
 from alignkit.models.adapters import add_adapters, has_adapters
 from alignkit.models.backbone import Backbone
-from alignkit.models.card_sections import START
 from alignkit.models.export import PREDICTING, check_adapter_export, save_adapter, save_heads, save_model
 from alignkit.models.heads import Heads
 from alignkit.models.loading import base_of, load_config, load_tokenizer
@@ -24,7 +22,7 @@ from alignkit.models.skeleton import skeleton
 from alignkit.models.texts import Texts, save_texts
 from alignkit.modules.rollout_objective import RolloutObjective
 from alignkit.objectives import build_objective, formula
-from alignkit.run_dir import RunDir, Scalar, read_jsonl
+from alignkit.run_dir import RunDir, Scalar, read_jsonl, start_and_end
 from alignkit.settings import RunSettings
 
 TRUNK = "backbone."
@@ -124,11 +122,4 @@ def measured_until(run: RunDir, step: int) -> dict[str, Scalar]:
     """Held-out metrics of a run's first validation, and of the newest one that is not after a step, under the names of `results.json`."""
     if not run.metrics.is_file():
         return {}
-    rows = [row for row in read_jsonl(run.metrics) if any(name.startswith(VALIDATION) for name in row) and int(row["step"] or 0) <= step]
-    if not rows:
-        return {}
-    first, last = (
-        {name: value for row in rows if row["step"] == end["step"] for name, value in row.items() if name.startswith(VALIDATION)}
-        for end in (rows[0], rows[-1])
-    )
-    return {**{START + name: value for name, value in first.items()}, **last}
+    return start_and_end(row for row in read_jsonl(run.metrics) if int(row["step"] or 0) <= step)

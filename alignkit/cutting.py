@@ -39,7 +39,7 @@ def cut_models(settings: RunSettings, module: SteppingModule) -> None:
 
 def mesh_of(hardware: HardwareSettings) -> DeviceMesh:
     """All processes, `data_parallel` by `tensor_parallel`: those that hold one model together are neighbours."""
-    shape = (hardware.processes // hardware.tensor_parallel, hardware.tensor_parallel)
+    shape = (hardware.readers, hardware.tensor_parallel)
     return init_device_mesh(device_kind(hardware.accelerator), shape, mesh_dim_names=("data_parallel", "tensor_parallel"))
 
 

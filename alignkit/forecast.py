@@ -19,7 +19,7 @@ from alignkit.planning.counting import estimate_pace
 from alignkit.planning.devices import DEVICES, HERE, PlanSettings
 from alignkit.planning.gathering import gathered_parts
 from alignkit.planning.ledger import ACTIVATIONS
-from alignkit.planning.load import Load, doubled, first_looked_at, read_load, run_steps, sharing_ranks
+from alignkit.planning.load import Load, doubled, first_looked_at, read_load, run_steps
 from alignkit.planning.measuring import Pace, measure_pace
 from alignkit.planning.narrowing import check_narrow
 from alignkit.random_module import RunInputs
@@ -152,7 +152,7 @@ def needs_checkpointing(settings: RunSettings, inputs: RunInputs, pack: Packer, 
 def share_of(hardware: HardwareSettings, device: str | None = None) -> Share:
     """What one rank holds. With tensor parallelism the groups that share the examples cut what each of them holds, too."""
     cuts = hardware.strategy in ("fsdp", "tensor_parallel")
-    return Share(shards=sharing_ranks(hardware) if cuts else 1, tensor_parallel=hardware.tensor_parallel, device=device)
+    return Share(shards=hardware.readers if cuts else 1, tensor_parallel=hardware.tensor_parallel, device=device)
 
 
 def planned_kind(settings: RunSettings, own: PlanSettings) -> str:
@@ -196,7 +196,7 @@ def all_seconds(settings: RunSettings, inputs: RunInputs, pace: Pace, step: floa
     forward = 1 / 4 if settings.model.checkpointing == "full" else 1 / 3
     positions = sum(example.packed_tokens for example in examples)
     tokens = sum(len(ids) for example in examples for ids in example.completion_ids)
-    held_out = forward * pace.passes.of(inputs.config.num_hidden_layers, positions, tokens) / sharing_ranks(settings.hardware)
+    held_out = forward * pace.passes.of(inputs.config.num_hidden_layers, positions, tokens) / settings.hardware.readers
     validations = 2 + (settings.steps - 1) // settings.validation.every
     seen = min(settings.steps * settings.batch.pairs, len(inputs.prepared.train)) / len(examples) + 1
     return Seconds(step=step, validation=validations * held_out, looking=seen * held_out if looks_up(settings, inputs) else 0.0)

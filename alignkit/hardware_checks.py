@@ -18,7 +18,7 @@ def check_hardware(settings: RunSettings) -> None:
     """
     check_strategy(settings.hardware)
     check_precision(settings)
-    hardware, sharing = settings.hardware, settings.hardware.processes // settings.hardware.tensor_parallel
+    hardware, sharing = settings.hardware, settings.hardware.readers
     if settings.model.quantize is not None and hardware.strategy in CUT:
         raise UserError(
             f"hardware = {hardware.name!r} with model.quantize = {settings.model.quantize!r}: packed weights of 4 bits cannot be cut. Type "

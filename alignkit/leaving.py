@@ -15,7 +15,7 @@ from alignkit.metrics import VALIDATION, metric
 from alignkit.models.backbone import Backbone
 from alignkit.models.export import PREDICTING, save_adapter, save_heads, save_model
 from alignkit.modules.rollout_module import RolloutModule
-from alignkit.run_dir import RunDir, Scalar, read_jsonl
+from alignkit.run_dir import RunDir, Scalar, read_jsonl, start_and_end
 from alignkit.settings import RunSettings
 
 
@@ -50,17 +50,12 @@ def certified(run: RunDir, job: Job, checks: Sequence[Certificate]) -> dict[str,
 
 def collect(run: RunDir, job: Job, measured: Mapping[str, Scalar], monitor: str, *, peak: int, seconds: float) -> dict[str, Scalar]:
     """The flat object of `results.json`: `start/val/*`, `val/*` (final), `best/<monitor>`, costs, fingerprints and counts."""
-    rows = [row for row in read_jsonl(run.metrics) if any(name.startswith(VALIDATION) for name in row)]
-    first, last = (
-        {name: value for row in rows if row["step"] == end["step"] for name, value in row.items() if name.startswith(VALIDATION)}
-        for end in (rows[0], rows[-1])
-    )
+    rows = list(read_jsonl(run.metrics))
     watched = [value for row in rows if isinstance(value := row.get(monitor), int | float)]
     best = (min if metric(monitor.removeprefix(VALIDATION)).better == "lower" else max)(watched) if watched else None
     return {
         "formula": job.formula,
-        **{f"start/{name}": value for name, value in first.items()},
-        **last,
+        **start_and_end(rows),
         f"best/{monitor}": best,
         **measured,
         "steps": job.module.steps_done,

@@ -84,7 +84,7 @@ def strategy_of(hardware: HardwareSettings) -> Strategy | str:
         strategy = DDPStrategy(timeout=timeout, **options)
     else:
         strategy = ShardedStrategy(
-            data_parallel_size=hardware.processes // hardware.tensor_parallel,
+            data_parallel_size=hardware.readers,
             tensor_parallel_size=hardware.tensor_parallel,
             timeout=timeout,
         )

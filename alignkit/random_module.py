@@ -17,7 +17,6 @@ from alignkit.errors import UserError
 from alignkit.hardware import device_kind
 from alignkit.models.adapters import add_adapters
 from alignkit.models.backbone import Backbone
-from alignkit.models.conversions import convert_for_good
 from alignkit.models.freezing import freeze, freeze_layers, train_embeddings
 from alignkit.models.heads import Heads
 from alignkit.models.loading import load_config
@@ -90,10 +89,9 @@ def build_module(
             config = config if path is None else load_config("reference.path", locate("reference.path", path))
             with mode:
                 other = random_lm(config, settings)
-            held = freeze(Backbone(other).use_attention(settings.model.attention, device))
-            if settings.precision.lightning == "bf16-mixed" and settings.model.quantize is None:
-                convert_for_good(held, torch.bfloat16)
-            reference = LiveReference(held)
+            held = Backbone(other).use_attention(settings.model.attention, device)
+            moves = settings.reference.source == "moving"
+            reference = LiveReference(held) if moves else LiveReference.under(held, settings.precision.lightning)
     elif objective.needs_reference:
         reference = looked_up
     frozen = settings.model.train == "heads"

@@ -63,8 +63,10 @@ def plan_rollouts(settings: RunSettings, inputs: Inputs, models: Models, packing
     )
 
 
-def build_sampler(settings: RunSettings, backbone: Backbone, terminator: int) -> Sampler:
-    """Whoever answers prompts in this run."""
+def build_sampler(
+    settings: RunSettings, backbone: Backbone, terminator: int, on_token: Callable[[int], None] | None = None
+) -> TrunkSampler:
+    """Whoever answers prompts in this run; `on_token` is told each token as it is drawn."""
     rollout = settings.rollout
     return TrunkSampler(
         backbone,
@@ -72,6 +74,7 @@ def build_sampler(settings: RunSettings, backbone: Backbone, terminator: int) ->
         max_tokens=rollout.max_tokens,
         distribution=Distribution(temperature=rollout.temperature, top_k=rollout.top_k, top_p=rollout.top_p),
         tokens=rollout.tokens,
+        on_token=on_token,
     )
 
 

@@ -6,14 +6,17 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 from alignkit.errors import UserError
+from alignkit.metrics import VALIDATION
 
 Scalar = float | int | str | bool | None
+START = "start/"
+"""In `results.json` before the name of what the first validation measured."""
 
 
 @final
@@ -143,3 +146,16 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Scalar]]:
     with path.open(encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)
+
+
+def start_and_end(rows: Iterable[Mapping[str, Scalar]]) -> dict[str, Scalar]:
+    """Of rows of `metrics.jsonl`, `start/val/*` of the first validation and `val/*` of the newest; a validation may have several rows."""
+    every = list(rows)
+    validations = [row["step"] for row in every if any(name.startswith(VALIDATION) for name in row)]
+    if not validations:
+        return {}
+    first, last = (
+        {name: value for row in every if row["step"] == step for name, value in row.items() if name.startswith(VALIDATION)}
+        for step in (validations[0], validations[-1])
+    )
+    return {**{START + name: value for name, value in first.items()}, **last}

@@ -114,6 +114,11 @@ class HardwareSettings:
         """Over all nodes."""
         return self.devices * self.nodes
 
+    @property
+    def readers(self) -> int:
+        """Shares that the examples of a step are dealt out in: processes that hold one model together have the same."""
+        return self.processes // self.tensor_parallel
+
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from alignkit.errors import UserError
-from alignkit.run_dir import RunDir, append_jsonl, read_jsonl
+from alignkit.run_dir import RunDir, append_jsonl, read_jsonl, start_and_end
 
 
 @pytest.fixture
@@ -129,3 +129,15 @@ def test_every_file_has_the_name_that_others_rely_on(tmp_path):
         "checkpoints": "checkpoints",
     }
     assert {attribute: getattr(run, attribute).relative_to(tmp_path).as_posix() for attribute in names} == names
+
+
+def test_the_first_and_the_newest_validation_are_told_apart():
+    rows = [
+        {"step": 0, "val/loss": 0.7, "train/loss": 1.0},
+        {"step": 0, "val/gold": 0.1},
+        {"step": 1, "train/loss": 0.9},
+        {"step": 2, "val/loss": 0.6},
+        {"step": 3, "train/loss": 0.8},
+    ]
+    assert start_and_end(rows) == {"start/val/loss": 0.7, "start/val/gold": 0.1, "val/loss": 0.6}
+    assert start_and_end(rows[2:3]) == {}

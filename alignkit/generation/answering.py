@@ -36,11 +36,9 @@ from alignkit.models.loading import check_fit, load_config, load_tokenizer
 from alignkit.models.location import locate
 from alignkit.models.reference import LiveReference, fingerprint
 from alignkit.modules.collector import Collector, Writing, read_tokens
-from alignkit.rollout_assembly import gold_settings, open_scorer
+from alignkit.rollout_assembly import build_sampler, gold_settings, open_scorer
 from alignkit.rollout_settings import NO_SCORER
 from alignkit.run_dir import Scalar
-from alignkit.sampling.sampler import Distribution, Sampler
-from alignkit.sampling.trunk_sampler import TrunkSampler
 from alignkit.scorers.scorer import Answers, Scorer, Scores, Surroundings
 from alignkit.settings import RunSettings
 
@@ -197,7 +195,7 @@ def build_answering(settings: RunSettings, own: GenerateSettings) -> Answering:
         reader=reader,
         prompts=prompts,
         collector=Collector(
-            sampler=sampler_of(settings, backbone, terminator, stream),
+            sampler=build_sampler(settings, backbone, terminator, stream),
             scorer=scorer,
             reward=settings.reward,
             writing=Writing(tokenizer=tokenizer, terminator=terminator, packing=packing),
@@ -239,19 +237,6 @@ def surroundings_of(settings: RunSettings, backbone: Backbone, tokenizer: PreTra
         tokenizer=tokenizer,
         trunk=LiveReference(backbone),
         trunk_fingerprint=fingerprint(backbone),
-    )
-
-
-def sampler_of(settings: RunSettings, backbone: Backbone, terminator: int, stream: Stream | None) -> Sampler:
-    """Who answers; `stream` is told each token as it is drawn."""
-    rollout = settings.rollout
-    return TrunkSampler(
-        backbone,
-        terminator=terminator,
-        max_tokens=rollout.max_tokens,
-        distribution=Distribution(temperature=rollout.temperature, top_k=rollout.top_k, top_p=rollout.top_p),
-        tokens=rollout.tokens,
-        on_token=stream,
     )
 
 

@@ -16,10 +16,9 @@ from alignkit.data.dropping import REASONS
 from alignkit.metrics import VALIDATION, metric
 from alignkit.models.location import BUILTIN, is_here
 from alignkit.rollout_settings import NO_SCORER
-from alignkit.run_dir import Scalar
+from alignkit.run_dir import START, Scalar
 from alignkit.settings import DatasetSettings, RunSettings
 
-START = "start/"
 CERTIFICATE = "certificate/"
 DATA = "data/"
 COUNTS: Mapping[str, str] = {

@@ -12,6 +12,9 @@ from transformers.pytorch_utils import Conv1D
 
 from alignkit.models.backbone import Backbone
 
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""What matrix products run in, by Lightning's name of a precision that has autocast."""
+
 
 @contextmanager
 def conversions_kept(device: str) -> Iterator[None]:
@@ -50,11 +53,12 @@ def weights_converted_once(lm: PreTrainedModel) -> Iterator[None]:
 def convert_for_good(backbone: Backbone, dtype: torch.dtype) -> Backbone:
     """Store the linear maps of a frozen model as autocast to `dtype` would convert them: half the memory, and nothing is left to convert.
 
-    Embeddings and norms, which autocast leaves alone, stay as they are, and so does an output embedding that is tied to the input's.
+    Embeddings and norms, which autocast leaves alone, stay as they are, and so do quantised maps and an output embedding that is tied to
+    the input's.
     """
     tied = backbone.lm.get_input_embeddings().weight
     for module in backbone.lm.modules():
-        if isinstance(module, nn.Linear | Conv1D) and module.weight is not tied:
+        if isinstance(module, nn.Linear | Conv1D) and module.weight.is_floating_point() and module.weight is not tied:
             assert not module.weight.requires_grad, "a model that is trained keeps its weights whole"
             # Not by `module.to`, which refuses parameters without values.
             for name, parameter in list(module.named_parameters(recurse=False)):

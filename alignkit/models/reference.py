@@ -15,6 +15,7 @@ from alignkit.caches.values import CachedValues
 from alignkit.errors import UserError
 from alignkit.models.adapters import adapters_off, merged_weights, trunk_state
 from alignkit.models.backbone import Backbone
+from alignkit.models.conversions import AUTOCAST, convert_for_good
 from alignkit.models.freezing import freeze
 
 
@@ -33,6 +34,12 @@ class LiveReference(nn.Module):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = freeze(backbone)
+
+    @classmethod
+    def under(cls, backbone: Backbone, precision: str) -> LiveReference:
+        """One that is held as a precision, by Lightning's name, computes it: what it says is the same to the bit."""
+        products = AUTOCAST.get(precision)
+        return cls(backbone if products is None else convert_for_good(freeze(backbone), products))
 
     @torch.no_grad()
     def token_logps(self, batch: PackedBatch) -> Tensor:

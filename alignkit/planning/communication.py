@@ -50,7 +50,7 @@ class Communication:
 def measure_communication(hardware: HardwareSettings, own: PlanSettings, kind: str, rehearsal: Rehearsal, load: Load) -> Communication:
     """Of one optimiser step, the mean over the first ones."""
     micro_batches = len(load.batches) / len(load.first)
-    sharing = hardware.processes // hardware.tensor_parallel
+    sharing = hardware.readers
     hidden = between = None
     if sharing > 1 and hardware.strategy == "ddp":
         hidden = ddp_traffic(sharing, rehearsal.trained_bytes)

@@ -12,7 +12,7 @@ from alignkit.data.measured import by_length, packed_tokens, with_keys
 from alignkit.data.packing import LOOKING, Packing
 from alignkit.data.steps import Steps
 from alignkit.random_module import RunInputs
-from alignkit.settings import HardwareSettings, RunSettings
+from alignkit.settings import RunSettings
 
 FIRST_STEPS = 10
 """Optimiser steps that are laid out to count and to measure."""
@@ -42,11 +42,6 @@ class Load:
         return sizes[len(sizes) // 2]
 
 
-def sharing_ranks(hardware: HardwareSettings) -> int:
-    """Ranks, or groups of tensor parallelism, that the examples of a step are dealt out to."""
-    return hardware.processes // hardware.tensor_parallel
-
-
 def run_steps(settings: RunSettings, inputs: RunInputs, packing: Packing) -> Steps:
     """The steps that the first rank will take, who is dealt the longest examples."""
     return Steps(
@@ -55,7 +50,7 @@ def run_steps(settings: RunSettings, inputs: RunInputs, packing: Packing) -> Ste
         steps=settings.steps,
         seed=settings.seed,
         packing=packing,
-        ranks=sharing_ranks(settings.hardware),
+        ranks=settings.hardware.readers,
     )
 
 

@@ -11,7 +11,7 @@ from alignkit.data.collate import micro_batches
 from alignkit.data.packing import Packing
 from alignkit.models.backbone import Backbone
 from alignkit.models.conversions import conversions_kept, convert_for_good, weights_converted_once
-from alignkit.models.reference import backbone_logps, frozen_copy
+from alignkit.models.reference import LiveReference, backbone_logps, frozen_copy
 
 
 @pytest.fixture
@@ -110,3 +110,18 @@ def test_a_frozen_model_that_is_converted_says_the_same_to_the_bit_in_less_memor
 def test_a_model_that_is_trained_is_not_converted(lm):
     with pytest.raises(AssertionError, match="trained"):
         convert_for_good(Backbone(lm.requires_grad_(True)), torch.bfloat16)
+
+
+@pytest.mark.parametrize(("precision", "held"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16), ("16-mixed", torch.float16)])
+def test_a_reference_is_held_as_its_precision_computes_it(precision, held, lm):
+    reference = LiveReference.under(frozen_copy(Backbone(lm)), precision)
+    assert reference.backbone.lm.model.layers[0].mlp.up_proj.weight.dtype == held
+    assert lm.model.layers[0].mlp.up_proj.weight.dtype == torch.float32
+
+
+def test_quantised_maps_are_left_alone(lm):
+    backbone = frozen_copy(Backbone(lm))
+    packed = torch.nn.Parameter(torch.zeros(8, 1, dtype=torch.uint8), requires_grad=False)
+    backbone.lm.model.layers[0].mlp.up_proj.weight = packed
+    convert_for_good(backbone, torch.bfloat16)
+    assert backbone.lm.model.layers[0].mlp.up_proj.weight is packed
