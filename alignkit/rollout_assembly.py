@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from transformers import PretrainedConfig
@@ -17,6 +18,7 @@ from alignkit.hardware import device_kind
 from alignkit.losses.ppo import PPO
 from alignkit.models.backbone import Backbone
 from alignkit.models.reference import AdapterOffReference, LiveReference
+from alignkit.models.shared_passes import Asked, SharedPasses
 from alignkit.modules.collector import Collector, Writing
 from alignkit.modules.rollout_module import Rollouts
 from alignkit.modules.rollout_objective import RolloutObjective
@@ -41,11 +43,14 @@ def plan_rollouts(settings: RunSettings, inputs: Inputs, models: Models, packing
     assert isinstance(inputs.objective, RolloutObjective)
     backbone, loss = models.parts.backbone, inputs.objective.loss
     surroundings = surroundings_of(settings, inputs, models, pack)
+    assert isinstance(models.parts.reference, Asked)
+    reference = SharedPasses(models.parts.reference, temperature=settings.rollout.temperature)
+    shared = replace(surroundings, trunk=reference) if surroundings.trunk is not None else surroundings
     collector = Collector(
         sampler=build_engine(settings, backbone, inputs)
         if settings.rollout.samples_elsewhere
         else build_sampler(settings, backbone, inputs.terminator),
-        scorer=open_scorer(settings.scorer, settings, surroundings),
+        scorer=open_scorer(settings.scorer, settings, shared),
         reward=settings.reward,
         writing=Writing(tokenizer=inputs.tokenizer, terminator=inputs.terminator, packing=packing.for_looking()),
     )
@@ -55,6 +60,7 @@ def plan_rollouts(settings: RunSettings, inputs: Inputs, models: Models, packing
     return Rollouts(
         settings=settings.rollout,
         collector=collector,
+        reference=reference,
         gold=gold,
         packing=packing,
         seed=settings.seed,

@@ -43,7 +43,8 @@ from alignkit.metrics import (
     VALIDATION,
 )
 from alignkit.models.backbone import Backbone
-from alignkit.models.reference import AdapterOffReference, LiveReference, MovingReference
+from alignkit.models.reference import MovingReference
+from alignkit.models.shared_passes import SharedPasses
 from alignkit.modules.collector import Collected, Collector, read_tokens
 from alignkit.modules.forward import Parts
 from alignkit.modules.recipe import Recipe
@@ -85,6 +86,8 @@ class Rollouts:
 
     settings: RolloutSettings
     collector: Collector
+    reference: SharedPasses
+    """The reference, which the collector's scorer may read too."""
     gold: Scorer | None
     """Scores held-out samples beside the run's own scorer."""
     packing: Packing
@@ -188,10 +191,7 @@ class RolloutModule(SteppingModule, Generic[LossT]):
     @torch.no_grad()
     def read(self, batch: PackedBatch) -> tuple[PolicyTokens, Tensor]:
         """What policy and value head say of a batch's tokens, and the reference's log-probs [N]."""
-        assert isinstance(self.reference, LiveReference | AdapterOffReference | MovingReference)
-        tokens = self.policy_tokens(batch)
-        backbone, hidden = self.reference.hidden_states(batch)
-        return tokens, backbone.token_scores(hidden, batch, temperature=self.temperature).logps
+        return self.policy_tokens(batch), self.rollouts.reference.token_logps(batch)
 
     def policy_tokens(self, batch: PackedBatch, *, entropies: bool = False) -> PolicyTokens:
         """What policy and value head say of a batch's tokens: each value is read from the state that predicts its token."""

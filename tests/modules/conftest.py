@@ -82,6 +82,7 @@ def build_rollout_module(
     **rollout: Any,
 ) -> RolloutModule[Any]:
     """A module with a frozen copy of the policy as its reference unless another is given, made before `prepare` changes the policy."""
+    from alignkit.models.shared_passes import SharedPasses
     from alignkit.modules.collector import Collector, Writing
     from alignkit.modules.forward import Parts
     from alignkit.modules.ppo import PPOModule
@@ -106,6 +107,7 @@ def build_rollout_module(
     rollouts = Rollouts(
         settings=settings,
         collector=collector,
+        reference=SharedPasses(frozen, temperature=settings.temperature),
         gold=gold,
         packing=packing,
         seed=seed,
