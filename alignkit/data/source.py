@@ -55,7 +55,17 @@ class GeneratedSource(Protocol):
         """`count` examples whose prompts are not among those of `train`."""
 
 
-class CompositeSource(ABC):
+class LoadingSource(ABC):
+    """Needs all that there is to make one example."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def load(self, settings: DatasetSettings) -> LoadedExamples:
+        """The examples of a run; `settings` are those of the whole."""
+
+
+class CompositeSource(LoadingSource):
     """Has its examples from other sources."""
 
     __slots__ = ()
@@ -63,10 +73,6 @@ class CompositeSource(ABC):
     @abstractmethod
     def members(self, settings: DatasetSettings) -> dict[str, Member]:
         """The sources by name; `settings` are those of the whole."""
-
-    @abstractmethod
-    def load(self, settings: DatasetSettings) -> LoadedExamples:
-        """The examples of a run; `settings` are those of the whole."""
 
 
 @final
@@ -76,7 +82,7 @@ class Member:
 
     settings: DatasetSettings
     """As of a data set of its own."""
-    source: RowSource | GeneratedSource
+    source: RowSource | GeneratedSource | LoadingSource
     weight: float
     """How often an epoch visits each of its training examples, > 0."""
 
@@ -95,7 +101,7 @@ class LoadedExamples:
     `validation`."""
 
 
-Source: TypeAlias = RowSource | GeneratedSource | CompositeSource
+Source: TypeAlias = RowSource | GeneratedSource | LoadingSource
 
 
 def load_examples(settings: DatasetSettings, source: Source) -> LoadedExamples:
@@ -107,7 +113,7 @@ def load_examples(settings: DatasetSettings, source: Source) -> LoadedExamples:
         UserError: when the data cannot be found, read or understood, when more of it than `dataset.max_dropped` is of no use, when the
             two sides share a prompt, or when too little would remain to train on.
     """
-    if isinstance(source, CompositeSource):
+    if isinstance(source, LoadingSource):
         return source.load(settings)
     if not isinstance(source, RowSource):
         return _generate(settings, source)

@@ -173,6 +173,21 @@ KINDS = (
     _kind("documentary", "documentary", _DOCUMENTARY, "fascinating honest", "insincere"),
     _kind("animated film", "film", _ANIMATED, "playful vibrant", "childish"),
 )
+SHIFTED_KINDS = (
+    _kind("vampire film", "film", (*_FICTION, EFFECTS, SETS), "bold playful", "ridiculous"),
+    _kind("martial arts film", "film", (*_FICTION, CHASES, EDITING), "exciting graceful", "sluggish"),
+    _kind("hospital drama", "drama", (*_FICTION, TWISTS), "honest heartfelt", "sappy"),
+    _kind("political thriller", "thriller", (*_FICTION, TWISTS, EDITING), "intelligent exciting", "confusing"),
+    _kind(
+        "concert film",
+        "film",
+        (SONGS, SONGS, PERFORMANCES, PHOTOGRAPHY, EDITING, DIRECTION, OPENING, ENDING),
+        "joyful energetic",
+        "insipid",
+    ),
+    _kind("nature film", "documentary", (*_DOCUMENTARY, LANDSCAPES, LANDSCAPES), "fascinating beautiful", "sappy"),
+)
+"""Kinds of films that no usual prompt names."""
 
 TITLE_ADJECTIVES = _split(
     "Silent Last Golden Distant Winter Paper Glass Hidden Northern Crimson Empty Quiet Second Wooden Long Summer Velvet Stone Early Late"
@@ -191,3 +206,8 @@ SUBJECTS = (
     *("an island hotel", "a family of farmers", "a summer in the mountains", "a theatre company", "a teacher and his class"),
     *("a long winter", "a stranger in town", "a letter from home"),
 )
+SHIFTED_SUBJECTS = (
+    *("a robot and its maker", "a queen in exile", "four astronauts", "a newspaper in Berlin", "the last vineyard"),
+    *("a chess champion", "an orchestra on tour", "a nurse on the night shift", "a forger in Venice", "twins who never met"),
+)
+"""What no usual prompt is about."""

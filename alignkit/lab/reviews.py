@@ -7,16 +7,17 @@ and an index: example 17 is the same whether it is drawn first, last, or alone.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias, final
+from itertools import count
+from typing import ClassVar, final
 
 from alignkit.data.examples import PreferenceExample
 from alignkit.lab import lexicon
 from alignkit.lab.gold import GoldReward
 from alignkit.lab.grammar import Draft, Joint, with_articles, write
 from alignkit.lab.lexicon import Kind
-
-Split: TypeAlias = Literal["train", "validation"]
+from alignkit.lab.world import Split, ranked
 
 PROMPTS = (
     ('Review of "{title}", {a} {kind}:', Joint.SENTENCE),
@@ -31,8 +32,36 @@ PROMPTS = (
     ('"{title}", {a} {kind} about {subject}, is', Joint.PREDICATE),
     ('In the end, the {kind} "{title}" is', Joint.PREDICATE),
 )
+SHIFTED_PROMPTS = (
+    ('Q: How was "{title}", the new {kind} about {subject}? A:', Joint.SENTENCE),
+    ('Now showing: "{title}", {a} {kind}. Our visitors say:', Joint.SENTENCE),
+    ('Dear Anna, you asked me about "{title}", {a} {kind} about {subject}.', Joint.SENTENCE),
+    ('Dear diary, tonight we went to see {a} {kind}, "{title}", and', Joint.CLAUSE),
+    ('My sister called to ask about "{title}". I told her that', Joint.CLAUSE),
+    ('Postcard from the festival: they have just shown "{title}", {a} {kind}, and', Joint.CLAUSE),
+    ('When my class talked about the {kind} "{title}", we all agreed that it was', Joint.PREDICATE),
+)
+"""Other ways to ask, for what a policy does outside of its training prompts."""
 TIMES = ("night", "week", "month", "Friday", "summer")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Style:
+    """What prompts are made of."""
+
+    key: str
+    """Parts their random numbers from those of other styles."""
+    patterns: tuple[tuple[str, Joint], ...]
+    kinds: tuple[Kind, ...]
+    subjects: tuple[str, ...]
+
+
+STYLES: Mapping[str, _Style] = {
+    "usual": _Style(key="", patterns=PROMPTS, kinds=lexicon.KINDS, subjects=lexicon.SUBJECTS),
+    "shifted": _Style(key="shifted/", patterns=SHIFTED_PROMPTS, kinds=lexicon.SHIFTED_KINDS, subjects=lexicon.SHIFTED_SUBJECTS),
+}
 
 
 @final
@@ -51,7 +80,7 @@ class Prompt:
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReviewsWorld:
-    """Prompts, completions and preference pairs by index.
+    """Prompts, completions, pairs and rankings by index; a `World`.
 
     Titles join an adjective and a noun. The sum of their places in the word lists decides the split, so validation prompts are never
     training prompts, whatever the index, yet all of their words are known from training.
@@ -59,21 +88,21 @@ class ReviewsWorld:
 
     seed: int
     """Two worlds with different seeds are different draws from the same grammar."""
+    prompts: str = "usual"
+    """A key of `STYLES`. `shifted`: patterns, kinds of films and subjects that `usual` prompts never have; titles and completions are made
+    as ever."""
 
-    MINIMUM_GAP: ClassVar[float] = 0.1
-    """Gold scores of a pair differ by more than this: below it VADER's order is hardly a preference."""
-    REDRAWS: ClassVar[int] = 32
-    """Draws of the second completion of a pair, at most."""
     VALIDATION_SHARE: ClassVar[int] = 8
     """One title in so many is a validation title."""
 
     def prompt(self, index: int, *, split: Split = "train") -> Prompt:
         """The prompt of example `index`."""
-        key = f"{self.seed}/{split}/{index}"
+        style = STYLES[self.prompts]
+        key = f"{self.seed}/{style.key}{split}/{index}"
         rng = random.Random(key)
-        kind = rng.choice(lexicon.KINDS)
-        pattern, joint = rng.choice(PROMPTS)
-        words = {"subject": rng.choice(lexicon.SUBJECTS), "day": rng.choice(DAYS), "time": rng.choice(TIMES)}
+        kind = rng.choice(style.kinds)
+        pattern, joint = rng.choice(style.patterns)
+        words = {"subject": rng.choice(style.subjects), "day": rng.choice(DAYS), "time": rng.choice(TIMES)}
         text = pattern.format(title=self._title(rng, split), a="a(n)", kind=kind.label, **words)
         return Prompt(text=with_articles(text), kind=kind, joint=joint, key=key)
 
@@ -90,23 +119,19 @@ class ReviewsWorld:
         prompt = self.prompt(index, split=split)
         return prompt.text + self.completion(prompt, 0)
 
-    def pair(self, index: int, *, split: Split = "train") -> PreferenceExample:
-        """Two completions of one prompt, the one with the higher gold reward first. The rewards are the ratings, the margin is their gap.
+    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
+        """The gold reward of each completion."""
+        return GoldReward().score(prompts, completions)
 
-        The second completion is drawn again until the gap exceeds `MINIMUM_GAP`.
-        """
+    def example(self, index: int, *, answers: int = 2, split: Split = "train") -> PreferenceExample:
+        """Completions of one prompt, the one with the highest gold reward first; see `World.example`."""
         prompt = self.prompt(index, split=split)
-        first = self._scored(prompt, 0)
-        for draw in range(1, self.REDRAWS + 1):
-            second = self._scored(prompt, draw)
-            if abs(first[0] - second[0]) > self.MINIMUM_GAP:
-                break
-        (low, rejected), (high, chosen) = sorted((first, second))
-        return PreferenceExample(prompt=prompt.text, completions=(chosen, rejected), margin=high - low, ratings={"overall": (high, low)})
+        draws = (self.completion(prompt, draw) for draw in count())
+        return ranked(prompt.text, ((self.score([prompt.text], [draw])[0], draw) for draw in draws), answers)
 
-    def _scored(self, prompt: Prompt, draw: int) -> tuple[float, str]:
-        completion = self.completion(prompt, draw)
-        return GoldReward().score([prompt.text], [completion])[0], completion
+    def pair(self, index: int, *, split: Split = "train") -> PreferenceExample:
+        """Two completions of one prompt, the one with the higher gold reward first."""
+        return self.example(index, answers=2, split=split)
 
     def _title(self, rng: random.Random, split: Split) -> str:
         adjective = rng.randrange(len(lexicon.TITLE_ADJECTIVES))

@@ -1,6 +1,6 @@
 """The tabular world: a few prompts and responses whose rewards are known, so that every optimum is known too.
 
-A response is one token. What DPO, PPO and TRPO should reach is a closed form here, and what they do reach is compared with it. All is
+A response is one token. What DPO, IPO, PPO and TRPO should reach is a closed form here, and what they do reach is compared with it. All is
 float64: what is left between them is the method's own error.
 
     P prompts, all equally likely   R responses to each   B pairs   N samples
@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.optim import LBFGS, Adam
 
+from alignkit.best_of_n import best_of_n
 from alignkit.losses.dpo import DPO
+from alignkit.losses.ipo import IPO
 from alignkit.losses.outputs import PairLogps
 from alignkit.losses.ppo import PPO
 from alignkit.losses.rollout_outputs import Advantages, PolicyTokens, RolloutTokens, ScoredRollout
@@ -55,6 +57,21 @@ class TabularWorld:
         """[P, R] log-probabilities of the best policy there is, ref exp(r / beta) / Z."""
         return (self.reference + self.rewards / beta).log_softmax(dim=-1)
 
+    def ipo_optimum(self, beta: float) -> Tensor:
+        """[P, R] log-probabilities of IPO's optimum, ref exp(p / beta) / Z: p is how often a response is preferred to one of all responses.
+
+        That other response is drawn uniformly, so that it may be the response itself. log(optimum / ref) then differs between any two
+        responses by the gap of their p over beta. With two responses that is (P(first preferred) - 1/2) / beta: 1 / (2 beta) where all
+        annotators agree, finite. Azar et al. 2023 (arXiv:2310.12036), theorem 1 with Psi the identity, and eq. 17.
+        """
+        return (self.reference + self.preferences().mean(dim=-1) / beta).log_softmax(dim=-1)
+
+    def best_of(self, n: int) -> Tensor:
+        """[P, R] log-probabilities of the best of `n` responses of the reference, exactly; see `alignkit.best_of_n`."""
+        rows = zip(self.reference, self.rewards, strict=True)
+        best = torch.stack([best_of_n(reference.exp(), rewards, n) for reference, rewards in rows])
+        return best.clamp(min=torch.finfo(best.dtype).tiny).log()  # where even that underflows, 0 log 0 would not be a number
+
     def expected_rewards(self, policy: Tensor) -> Tensor:
         """E r [P] under a policy [P, R]."""
         return (policy.exp() * self.rewards).sum(dim=-1)
@@ -63,9 +80,27 @@ class TabularWorld:
         """E r - beta KL(policy | reference) [P] of a policy [P, R], in the unit of the rewards."""
         return self.expected_rewards(policy) - beta * divergences(policy, self.reference)
 
+    def value_gradients(self, policy: Tensor, beta: float) -> Tensor:
+        """[P, R]: the exact gradient of each prompt's value in the logits of its row, p (A - E A) with A = r - beta log(p / ref)."""
+        return centred(policy, self.rewards - beta * (policy - self.reference))
+
     def preferences(self) -> Tensor:
         """[P, R, R]: the chance sigmoid(r_i - r_j) that a Bradley-Terry annotator prefers response i to response j."""
         return (self.rewards[:, :, None] - self.rewards[:, None, :]).sigmoid()
+
+
+def random_world(*, prompts: int, responses: int, seed: int) -> TabularWorld:
+    """Logits of the reference and rewards from a standard normal, [P, R]."""
+    generator = torch.Generator().manual_seed(seed)
+    reference = torch.randn(prompts, responses, generator=generator, dtype=torch.float64).log_softmax(dim=-1)
+    rewards = torch.randn(prompts, responses, generator=generator, dtype=torch.float64)
+    return TabularWorld(reference=reference, rewards=rewards)
+
+
+def centred(policy: Tensor, table: Tensor) -> Tensor:
+    """p (table - E table) [P, R]: the gradient of E table in the logits of a policy [P, R], with the table held."""
+    probabilities = policy.exp()
+    return probabilities * (table - (probabilities * table).sum(dim=-1, keepdim=True))
 
 
 def divergences(policy: Tensor, other: Tensor) -> Tensor:
@@ -79,14 +114,25 @@ def total_variations(policy: Tensor, other: Tensor) -> Tensor:
 
 
 def train_dpo(world: TabularWorld, loss: DPO, *, iterations: int) -> Tensor:
-    """The table [P, R] of log-probabilities that DPO reaches from the reference with endless data.
+    """The table [P, R] of log-probabilities that DPO reaches from the reference with endless data: that of `TabularWorld.optimum`."""
+    return _minimum(world, loss, iterations)
 
-    Every ordered pair of responses is seen as often as the annotator prefers it. The loss is convex in the logits: L-BFGS goes all the
-    way. Its gradient has the factor `loss.beta`, which is divided out.
+
+def train_ipo(world: TabularWorld, loss: IPO, *, iterations: int) -> Tensor:
+    """The table [P, R] of log-probabilities that IPO reaches from the reference with endless data: that of `TabularWorld.ipo_optimum`."""
+    return _minimum(world, loss, iterations)
+
+
+def _minimum(world: TabularWorld, loss: DPO | IPO, iterations: int) -> Tensor:
+    """Where the loss is least when every ordered pair of responses is seen as often as the annotator prefers it.
+
+    Both losses are convex in the logits: L-BFGS goes all the way. DPO's gradient has the factor beta and IPO's the target 1 / (2 beta):
+    with DPO's divided out and IPO's multiplied in, both begin near one.
     """
     logits = world.reference.clone().requires_grad_()
     prompts, chosen, rejected = (1 - torch.eye(world.rewards.shape[1])).expand(len(world.rewards), -1, -1).nonzero(as_tuple=True)
     weights = world.preferences()[prompts, chosen, rejected]  # [B]
+    scale = loss.beta if isinstance(loss, IPO) else 1 / loss.beta
 
     def pairs(table: Tensor) -> PairLogps:
         ones = torch.ones_like(prompts)
@@ -97,7 +143,7 @@ def train_dpo(world: TabularWorld, loss: DPO, *, iterations: int) -> Tensor:
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        total = (weights * loss(pairs(logits.log_softmax(dim=-1)), reference).losses).sum() / loss.beta
+        total = scale * (weights * loss(pairs(logits.log_softmax(dim=-1)), reference).losses).sum()
         total.backward()
         return total
 
@@ -187,15 +233,11 @@ def trust_region_update(
     A response is the whole episode, so that the surrogate is the value itself. Gradient and Fisher information of the logits are
     p (A - E A) / P with A = r - beta log(policy / reference), and F v = p (v - E v) / P; the KL is the mean over prompts.
     """
-    probabilities = policy.exp()
-
-    def centred(table: Tensor) -> Tensor:
-        return probabilities * (table - (probabilities * table).sum(dim=-1, keepdim=True)) / len(policy)
 
     def fisher_product(vector: Tensor) -> Tensor:
-        return centred(vector.view_as(policy)).flatten()
+        return centred(policy, vector.view_as(policy)).flatten() / len(policy)
 
-    gradient = centred(world.rewards - beta * (policy - world.reference)).flatten()
+    gradient = world.value_gradients(policy, beta).flatten() / len(policy)
     step = trust_region_step(gradient, fisher_product, max_kl=max_kl, damping=damping, iterations=iterations).view_as(policy)
 
     def moved(fraction: float) -> Tensor:

@@ -319,7 +319,7 @@ def test_what_cannot_be_streamed_is_refused_with_what_can(characters: Characters
 
     Path("whole.json").write_text(json.dumps(pairs(4)))
     assert complaint(path="whole.json").endswith("Write it as JSON lines, or type dataset.streaming=false.")
-    reviews = Reviews(pairs=10, noise=0.0, world_seed=0)
+    reviews = Reviews(pairs=10, answers=2, noise=0.0, length_bias=0.0, prompts="usual", validation_prompts="usual", world_seed=0)
     assert complaint(reviews, name="reviews").startswith("dataset.streaming = True has no effect: dataset=reviews makes its own data")
     rows = [*pairs(9), {**pairs(1)[0], "margin": 1.0}]
     monkeypatch.setattr(streams, "EXACT_BYTES", 200)

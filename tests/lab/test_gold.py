@@ -11,7 +11,7 @@ from alignkit.lab.reviews import ReviewsWorld
 
 WORDS = [
     *(value.adjectives for value in vars(lexicon).values() if isinstance(value, Part)),
-    *(kind.adjectives for kind in lexicon.KINDS),
+    *(kind.adjectives for kind in (*lexicon.KINDS, *lexicon.SHIFTED_KINDS)),
     *(lexicon.SCENE, lexicon.CHOICE, lexicon.MANNER, lexicon.THINGS, lexicon.FELT),
     Words(good=(*lexicon.VIRTUES, *lexicon.PART_VIRTUES, *lexicon.FEEL), bad=()),
 ]

@@ -1,15 +1,18 @@
+import itertools
 import re
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from alignkit.lab import lexicon
 from alignkit.lab.gold import GoldReward
 from alignkit.lab.grammar import Draft, Joint
 from alignkit.lab.lexicon import Number, Part
-from alignkit.lab.reviews import Prompt, ReviewsWorld
+from alignkit.lab.reviews import PROMPTS, SHIFTED_PROMPTS, Prompt, ReviewsWorld
 
 WORLD = ReviewsWorld(seed=0)
+SHIFTED = ReviewsWorld(seed=0, prompts="shifted")
 PARTS = [value for value in vars(lexicon).values() if isinstance(value, Part)]
 
 
@@ -145,3 +148,62 @@ def test_a_pair_has_the_better_completion_first_by_a_clear_gap() -> None:
         chosen, rejected = map(gold, example.completions)
         assert example.margin == pytest.approx(chosen - rejected)
         assert example.margin > 0.1
+
+
+@pytest.mark.parametrize("answers", [1, 2, 4, 8])
+def test_answers_stand_in_the_order_of_gold_with_clear_gaps(answers: int) -> None:
+    for index in range(100):
+        example = WORLD.example(index, answers=answers)
+        scores = [gold(completion) for completion in example.completions]
+        assert list(example.ratings["overall"]) == scores
+        assert len(scores) == answers
+        assert all(better - worse > 0.1 for better, worse in itertools.pairwise(scores))
+        assert example.margin == scores[0] - scores[-1]
+
+
+def test_more_answers_are_those_of_fewer_and_some_more() -> None:
+    for index in range(50):
+        one, two, four = (set(WORLD.example(index, answers=answers).completions) for answers in (1, 2, 4))
+        assert one < two < four
+        assert WORLD.text(index) == WORLD.prompt(index).text + one.pop()
+
+
+def test_gold_does_not_know_how_long_a_completion_is() -> None:
+    completions = [WORLD.completion(WORLD.prompt(index), 0) for index in range(4000)]
+    words, scores = [len(completion.split()) for completion in completions], [gold(completion) for completion in completions]
+    # Four standard errors of a correlation that is zero: 4 / sqrt(4000).
+    assert abs(np.corrcoef(words, scores)[0, 1]) < 0.063
+    assert np.std(words) > 5  # there are lengths to prefer
+
+
+def test_shifted_prompts_have_nothing_but_titles_in_common_with_usual_ones() -> None:
+    assert not {pattern for pattern, _ in PROMPTS} & {pattern for pattern, _ in SHIFTED_PROMPTS}
+    assert {joint for _, joint in SHIFTED_PROMPTS} == set(Joint)
+    usual, shifted = ([world.prompt(index).text for index in range(3000)] for world in (WORLD, SHIFTED))
+    for told, others in ((lexicon.KINDS, shifted), (lexicon.SHIFTED_KINDS, usual)):
+        assert not [prompt for prompt in others for kind in told if re.search(rf"\b{kind.label}\b", prompt)]
+    for subjects, others in ((lexicon.SUBJECTS, shifted), (lexicon.SHIFTED_SUBJECTS, usual)):
+        assert not [prompt for prompt in others for subject in subjects if subject in prompt]
+
+
+def test_shifted_held_out_prompts_have_held_out_titles() -> None:
+    def titles(world: ReviewsWorld, split: str) -> set[str]:
+        return {world.prompt(index, split=split).text.split('"')[1] for index in range(2000)}  # type: ignore[arg-type]
+
+    assert not titles(SHIFTED, "validation") & (titles(WORLD, "train") | titles(SHIFTED, "train"))
+
+
+def test_shifted_reviews_are_proper_text_with_verdicts_of_both_kinds() -> None:
+    prompts = [SHIFTED.prompt(index) for index in range(1500)]
+    texts = [prompt.text + SHIFTED.completion(prompt, 0) for prompt in prompts]
+    assert {
+        mistake: found for mistake, pattern in MISTAKES.items() if (found := [text for text in texts if re.search(pattern, text)])
+    } == {}
+    assert all((prompt.text[-1] in ".:") == (prompt.joint is Joint.SENTENCE) for prompt in prompts)
+    scores = [gold(SHIFTED.completion(prompt, 0)) for prompt in prompts]
+    assert 0.4 < sum(score > 0 for score in scores) / len(scores) < 0.6
+
+
+def test_what_is_said_of_a_shifted_prompt_is_drawn_apart_from_the_usual_one_of_its_index() -> None:
+    pairs = [[gold(world.completion(world.prompt(index), 0)) for world in (WORLD, SHIFTED)] for index in range(1000)]
+    assert abs(np.corrcoef(np.array(pairs).T)[0, 1]) < 0.126  # four standard errors: 4 / sqrt(1000)

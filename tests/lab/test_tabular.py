@@ -8,18 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from alignkit.best_of_n import best_of_n
+from alignkit.best_of_n import kl_bound
 from alignkit.lab.tabular import (
     TabularWorld,
     divergences,
     part_of,
+    random_world,
     scored_rollout,
     total_variations,
     train_dpo,
+    train_ipo,
     train_ppo,
     trust_region_update,
 )
 from alignkit.losses.dpo import DPO
+from alignkit.losses.ipo import IPO
 from alignkit.losses.ppo import PPO
 from alignkit.losses.rollout_outputs import PolicyTokens
 from alignkit.rejection import acceptance_chances
@@ -40,15 +43,18 @@ def close(actual: Tensor, expected: object) -> None:
     torch.testing.assert_close(actual, torch.as_tensor(expected, dtype=torch.float64).expand_as(actual), rtol=0, atol=1e-9)
 
 
-def random_world(seed: int, prompts: int = 4, responses: int = 5) -> tuple[TabularWorld, torch.Generator]:
-    generator = torch.Generator().manual_seed(seed)
-    reference = torch.randn(prompts, responses, generator=generator, dtype=torch.float64).log_softmax(dim=-1)
-    rewards = torch.randn(prompts, responses, generator=generator, dtype=torch.float64)
-    return TabularWorld(reference=reference, rewards=rewards), generator
+def any_world(seed: int, prompts: int = 4, responses: int = 5) -> tuple[TabularWorld, torch.Generator]:
+    """A world, and what else is drawn for the test."""
+    return random_world(prompts=prompts, responses=responses, seed=seed), torch.Generator().manual_seed(seed + 1)
 
 
 def random_policy(world: TabularWorld, generator: torch.Generator) -> Tensor:
     return torch.randn(world.rewards.shape, generator=generator, dtype=torch.float64).log_softmax(dim=-1)
+
+
+def single_prompt(reference: list[float], rewards: list[float]) -> TabularWorld:
+    table = torch.tensor([reference, rewards], dtype=torch.float64)
+    return TabularWorld(reference=table[:1].log(), rewards=table[1:])
 
 
 def ppo(beta: float, **changes: object) -> PPO:
@@ -102,7 +108,7 @@ def test_the_annotator_prefers_as_the_fact_sheet_says() -> None:
 @given(seed=st.integers(0, 2**31), beta=st.floats(0.05, 10))
 @settings(max_examples=30, deadline=None)
 def test_what_a_policy_lacks_in_value_is_beta_times_its_divergence_from_the_optimum(seed: int, beta: float) -> None:
-    world, generator = random_world(seed)
+    world, generator = any_world(seed)
     policy = random_policy(world, generator)
     gap = beta * world.log_partition(beta) - world.values(policy, beta)
     close(gap, beta * divergences(policy, world.optimum(beta)))
@@ -112,7 +118,7 @@ def test_what_a_policy_lacks_in_value_is_beta_times_its_divergence_from_the_opti
 @given(seed=st.integers(0, 2**31))
 @settings(max_examples=20, deadline=None)
 def test_reward_and_divergence_of_the_optimum_fall_with_beta(seed: int) -> None:
-    world, _ = random_world(seed)
+    world, _ = any_world(seed)
     optima = [world.optimum(beta) for beta in (0.1, 0.3, 1.0, 3.0)]
     assert (torch.stack([world.expected_rewards(best) for best in optima]).diff(dim=0) < 0).all()
     assert (torch.stack([divergences(best, world.reference) for best in optima]).diff(dim=0) < 0).all()
@@ -121,14 +127,55 @@ def test_reward_and_divergence_of_the_optimum_fall_with_beta(seed: int) -> None:
 @given(seed=st.integers(0, 2**31), n=st.integers(2, 64))
 @settings(max_examples=20, deadline=None)
 def test_no_best_of_n_beats_the_optimum_of_its_own_divergence(seed: int, n: int) -> None:
-    world, _ = random_world(seed, prompts=1)
-    best = best_of_n(world.reference[0].exp(), world.rewards[0], n).log()[None]
+    world, _ = any_world(seed)
+    best = world.best_of(n)
+    assert (divergences(best, world.reference) <= kl_bound(n) + 1e-12).all()
     for beta in (0.1, 1.0):
-        assert (world.values(best.clamp(min=-700), beta) <= beta * world.log_partition(beta) + 1e-9).all()
+        assert (world.values(best, beta) <= beta * world.log_partition(beta) + 1e-9).all()
+
+
+def test_the_best_of_n_is_counted_for_each_prompt_alone() -> None:
+    # Of two samples at (.5, .3, .2) the best has the chances (.25, .39, .36), and where no sample is better than another .5, .3, .2.
+    world = TabularWorld(reference=WORLD.reference.expand(2, -1), rewards=torch.tensor([[1.0, 2.0, 3.0], [7.0, 7.0, 7.0]]).double())
+    close(world.best_of(2).exp(), [[0.25, 0.39, 0.36], [0.5, 0.3, 0.2]])
+    close(divergences(world.best_of(2), world.reference), [0.1406384674, 0.0])
+
+
+def test_the_best_of_more_samples_than_can_be_told_apart_is_the_best_response() -> None:
+    best = WORLD.best_of(100_000)
+    close(best.exp(), [[0.0, 0.0, 1.0]])
+    close(divergences(best, WORLD.reference), -WORLD.reference[0, 2])
+
+
+@given(seed=st.integers(0, 2**31), beta=st.floats(0.05, 10))
+@settings(max_examples=20, deadline=None)
+def test_exact_gradients_of_the_value_are_those_of_autograd_and_vanish_at_the_optimum(seed: int, beta: float) -> None:
+    world, generator = any_world(seed)
+    policy = random_policy(world, generator)
+    logits = policy.clone().requires_grad_()
+    world.values(logits.log_softmax(dim=-1), beta).sum().backward()
+    close(world.value_gradients(policy, beta), logits.grad)
+    close(world.value_gradients(world.optimum(beta), beta), 0.0)
+
+
+def test_ppo_climbs_the_exact_gradient_of_the_value_in_expectation() -> None:
+    # All responses in place of samples, each weighed by its chance: what the first pass over an endless rollout would sum up to.
+    world, generator = any_world(5)
+    beta, loss, policy = 0.4, ppo(0.4), random_policy(world, generator)
+    prompts = torch.arange(4).repeat_interleave(5)
+    responses = torch.arange(5).repeat(4)
+    values = torch.randn(4, generator=generator, dtype=torch.float64)  # any baseline will do
+    rollout = scored_rollout(world, policy, values, prompts, responses)
+    stored = part_of(rollout, loss.advantages(rollout, beta), torch.arange(20))
+    logits = policy.clone().requires_grad_()
+    logps = logits.log_softmax(dim=-1)[prompts, responses]
+    losses = loss(PolicyTokens(logps=logps, values=values[prompts], entropies=None), stored).losses
+    (policy.exp().flatten() * losses).sum().backward()
+    close(-logits.grad, world.value_gradients(policy, beta))
 
 
 def test_rejection_samples_follow_the_optimum() -> None:
-    world, _ = random_world(3, prompts=1)
+    world, _ = any_world(3, prompts=1)
     kept = world.reference[0].exp() * acceptance_chances(world.rewards[0], 0.5)
     close(kept / kept.sum(), world.optimum(0.5)[0].exp())
 
@@ -143,8 +190,47 @@ def test_dpo_reaches_the_optimum(beta: float) -> None:
 
 
 def test_dpo_reaches_the_optimum_of_every_prompt() -> None:
-    world, _ = random_world(0)
+    world, _ = any_world(0)
     assert float(total_variations(train_dpo(world, DPO(beta=0.5), iterations=300), world.optimum(0.5)).max()) < 1e-6
+
+
+@pytest.mark.parametrize("beta", [0.01, *TABLE])
+def test_ipo_reaches_the_closed_form_of_its_paper(beta: float) -> None:
+    # P(first preferred to any) = (1/2 + s(1) + s(-1)) / 3 = .5: its own half, and two chances that add up to one.
+    chances = torch.tensor([0.5, (0.5 + 0.2689414214 + 0.1192029220) / 3, (0.5 + 0.7310585786 + 0.8807970780) / 3], dtype=torch.float64)
+    tilted = WORLD.reference[0].exp() * (chances / beta).exp()
+    close(WORLD.ipo_optimum(beta).exp(), (tilted / tilted.sum())[None])
+    assert float(total_variations(train_ipo(WORLD, IPO(beta=beta), iterations=300), WORLD.ipo_optimum(beta))) < 1e-9
+
+
+@given(seed=st.integers(0, 2**31), beta=st.floats(0.05, 5))
+@settings(max_examples=10, deadline=None)
+def test_ipo_reaches_its_optimum_of_every_prompt_in_every_gap_of_log_ratios(seed: int, beta: float) -> None:
+    world, _ = any_world(seed)
+    found, exact = (policy - world.reference for policy in (train_ipo(world, IPO(beta=beta), iterations=300), world.ipo_optimum(beta)))
+    close(found - found[:, :1], exact - exact[:, :1])
+
+
+@pytest.mark.parametrize("beta", [0.05, 0.1, 1.0])
+def test_where_all_annotators_agree_ipo_stops_at_half_the_inverse_of_beta_and_dpo_does_not(beta: float) -> None:
+    # A gap of 800 is preferred with chance 1: sigmoid(800) rounds to it.
+    world = single_prompt([0.3, 0.7], [800.0, 0.0])
+
+    def gap(policy: Tensor) -> float:
+        ratios = (policy - world.reference)[0]
+        return float(ratios[0] - ratios[1])
+
+    assert gap(train_ipo(world, IPO(beta=beta), iterations=300)) == pytest.approx(1 / (2 * beta), abs=1e-9)
+    shorter, longer = (gap(train_dpo(world, DPO(beta=beta), iterations=steps)) for steps in (8, 32))
+    assert shorter < longer > 1 / (2 * beta)
+
+
+@pytest.mark.parametrize(("chance", "gap"), [(0.9, 4.0), (0.75, 2.5), (0.5, 0.0)])
+def test_ipo_parts_two_responses_by_what_annotators_agree_on(chance: float, gap: float) -> None:
+    # (p - 1/2) / beta at beta = .1.
+    world = single_prompt([0.6, 0.4], [torch.tensor(chance).logit().item(), 0.0])
+    ratios = (train_ipo(world, IPO(beta=0.1), iterations=300) - world.reference)[0]
+    assert float(ratios[0] - ratios[1]) == pytest.approx(gap, abs=1e-6)
 
 
 @pytest.mark.parametrize("beta", TABLE)
@@ -155,7 +241,7 @@ def test_ppo_reaches_the_optimum(beta: float) -> None:
 
 
 def test_ppo_reaches_the_optimum_of_every_prompt() -> None:
-    world, generator = random_world(1, prompts=3)
+    world, generator = any_world(1, prompts=3)
     policy = train_ppo(world, ppo(0.5, minibatches=2, epochs=2), updates=60, samples=1536, lr=0.1, generator=generator)
     assert float(total_variations(policy, world.optimum(0.5)).max()) < 0.02
 
@@ -170,7 +256,7 @@ def test_ppo_reaches_the_optimum_with_whitened_advantages_and_clipped_values(bet
 
 def test_at_the_optimum_ppo_has_nothing_to_learn() -> None:
     # All rewards of a prompt are beta log Z there: no advantage, no ratio, no error of the value.
-    world, generator = random_world(2)
+    world, generator = any_world(2)
     beta, loss, prompts = 0.7, ppo(0.7), torch.arange(4).repeat_interleave(64)
     best, values = world.optimum(beta), beta * world.log_partition(beta)
     responses = torch.multinomial(best.exp()[prompts], 1, generator=generator).squeeze(-1)
@@ -197,7 +283,7 @@ def test_trpo_climbs_within_its_region_to_the_optimum(beta: float) -> None:
 @given(seed=st.integers(0, 2**31), beta=st.floats(0.1, 5))
 @settings(max_examples=20, deadline=None)
 def test_a_step_of_trpo_never_loses_and_never_leaves_the_region(seed: int, beta: float) -> None:
-    world, generator = random_world(seed)
+    world, generator = any_world(seed)
     policy = random_policy(world, generator)
     new = trust_region_update(world, policy, beta=beta, **TRPO)
     assert float(divergences(policy, new).mean()) <= 0.01
@@ -209,6 +295,6 @@ def test_tables_that_do_not_fit_are_refused() -> None:
         TabularWorld(reference=WORLD.reference, rewards=WORLD.rewards[0])
     with pytest.raises(ValueError, match="does not sum to one"):
         TabularWorld(reference=WORLD.reference.exp(), rewards=WORLD.rewards)
-    world, generator = random_world(0)
+    world, generator = any_world(0)
     with pytest.raises(ValueError, match="10 samples for 4 prompts"):
         train_ppo(world, ppo(0.5), updates=1, samples=10, lr=0.1, generator=generator)

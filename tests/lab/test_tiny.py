@@ -1,11 +1,17 @@
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from alignkit.errors import UserError
+from alignkit.lab import tiny
 from alignkit.lab.reviews import ReviewsWorld
 from alignkit.lab.tiny import main, write_blank_model
+
+SHIPPED = Path(tiny.__file__).parent / "pretrained" / "tiny"
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +37,51 @@ def test_the_folder_loads_as_a_llama_of_1_4_million_float32_parameters(folder: P
 
 def test_the_weights_fit_in_six_megabytes(folder: Path) -> None:
     assert sum(file.stat().st_size for file in folder.iterdir()) < 6_000_000
+
+
+def test_the_blank_model_is_the_one_that_became_the_embedded_one(folder: Path) -> None:
+    def config(place: Path) -> dict[str, object]:
+        return {key: value for key, value in json.loads((place / "config.json").read_text()).items() if key != "transformers_version"}
+
+    assert config(folder) == config(SHIPPED)
+    assert (folder / "tokenizer.json").read_bytes() == (SHIPPED / "tokenizer.json").read_bytes()
+    # The first draws of seed 0, and all of them: what was there before the model had a size to choose.
+    weights = load_file(folder / "model.safetensors")
+    first = weights["model.embed_tokens.weight"][0, :3]
+    torch.testing.assert_close(first, torch.tensor([-0.0026872391, 0.0094914036, -0.0175278764]), rtol=0, atol=1e-9)
+    assert sum(float(weight.double().abs().sum()) for weight in weights.values()) == pytest.approx(24309.0564, abs=0.01)
+
+
+@pytest.mark.parametrize(("width", "layers", "heads", "inner"), [(64, 2, 2, 176), (320, 1, 10, 896)])
+def test_models_of_another_size_share_the_tokenizer(folder: Path, tmp_path: Path, width: int, layers: int, heads: int, inner: int) -> None:
+    main([str(tmp_path), "--width", str(width), "--layers", str(layers)])
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, local_files_only=True)
+    # As in the test of 1.4 M: an embedding, `layers` times two norms, four square products and three of the inner width, and a norm.
+    layer = 2 * width + 4 * width * width + 3 * width * inner
+    assert sum(parameter.numel() for parameter in model.parameters()) == 1024 * width + layers * layer + width
+    assert (model.config.num_attention_heads, model.config.head_dim) == (heads, 32)
+    assert (tmp_path / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"width": 100}, r"--width = 100; must be a multiple of 32, .* Try --width 96\."),
+        ({"width": 16}, r"--width = 16; must be a number in \[32, inf\)"),
+        ({"layers": 0}, r"--layers = 0; must be a number in \[1, inf\)"),
+    ],
+)
+def test_a_size_that_cannot_be_is_named(tmp_path: Path, sizes: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        write_blank_model(tmp_path, **sizes)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_says_it_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path), "--width", "100"])
+    assert ended.value.code == 2
+    assert "error: --width = 100; must be a multiple of 32" in capsys.readouterr().err
 
 
 def test_the_seed_decides_the_weights_and_nothing_else(folder: Path, tmp_path: Path) -> None:

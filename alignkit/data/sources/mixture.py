@@ -11,7 +11,7 @@ from typing import Any, final
 from alignkit.data.examples import PreferenceExample
 from alignkit.data.holdout import content_digest, prompt_key
 from alignkit.data.parts import check_kinds, naming_part, none_drawn, part_settings
-from alignkit.data.source import CompositeSource, GeneratedSource, LoadedExamples, Member, RowSource, load_examples
+from alignkit.data.source import CompositeSource, GeneratedSource, LoadedExamples, LoadingSource, Member, RowSource, load_examples
 from alignkit.errors import UserError
 from alignkit.settings import DatasetSettings
 
@@ -76,12 +76,12 @@ class Mixture(CompositeSource):
         return replace(loaded, train=train, validation=validation)
 
 
-def _source(settings: DatasetSettings) -> RowSource | GeneratedSource:
+def _source(settings: DatasetSettings) -> RowSource | GeneratedSource | LoadingSource:
     """The one public class of the source's module, with its options; both were checked with the config."""
     module = importlib.import_module(settings.source if "." in settings.source else f"{SOURCES}.{settings.source}")
     members = [member for label, member in vars(module).items() if isinstance(member, type) and not label.startswith("_")]
     (kind,) = (member for member in members if member.__module__ == module.__name__)
-    source: RowSource | GeneratedSource = kind(**settings.options)
+    source: RowSource | GeneratedSource | LoadingSource = kind(**settings.options)
     return source
 
 
