@@ -17,6 +17,11 @@ CHUNK_ELEMENTS = 2**23
 gradient of the whole vocabulary matrix, so that small ones are slow."""
 
 
+GRADIENT_ELEMENTS = 2**21
+"""On CPUs a chunk's share of the vocabulary's gradient is made and added in blocks of so many elements: to add a bf16 matrix to a float32
+one takes a float32 copy of it there."""
+
+
 class TokenScores(NamedTuple):
     """What the vocabulary says about each completion token."""
 
@@ -26,7 +31,7 @@ class TokenScores(NamedTuple):
     """[N] bool, True where the token is the model's first choice. Carries no gradient."""
 
 
-def token_scores(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> TokenScores:
+def token_scores(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, *, gradient: Tensor | None = None) -> TokenScores:
     """Log-probability of each target under `softmax(hidden @ weight.T + bias)`.
 
     Products run in autocast's dtype where autocast is on; the softmax and all sums are float32. Forward and backward both
@@ -38,10 +43,12 @@ def token_scores(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: T
         weight: [V, D], the output embedding.
         bias: [V] or None.
         targets: [N] int64.
+        gradient: [V, D] float32, of `weight` so far. The backward pass adds to it chunk by chunk and returns none, so that there are
+            never two of these matrices. None: the gradient of `weight` is returned.
     """
     if hidden.shape[0] != targets.shape[0]:
         raise ValueError(f"{hidden.shape[0]} hidden states for {targets.shape[0]} target tokens")
-    logps, top1 = _TokenScores.apply(hidden, weight, bias, targets, _product_dtype(hidden))  # type: ignore[no-untyped-call]
+    logps, top1 = _TokenScores.apply(hidden, weight, bias, targets, _product_dtype(hidden), gradient)  # type: ignore[no-untyped-call]
     return TokenScores(logps, top1)
 
 
@@ -116,7 +123,7 @@ class _TokenScores(torch.autograd.Function):
     # log_softmax and softmax are one fused pass over a row; logsumexp and exp are many, and on CPUs ten times slower.
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, dtype: torch.dtype
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, dtype: torch.dtype, gradient: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         states, matrix = hidden.to(dtype), weight.to(dtype)
         logps, top1 = [], []
@@ -125,7 +132,7 @@ class _TokenScores(torch.autograd.Function):
             top1.append(logits.gather(-1, ids[:, None])[:, 0] >= logits.amax(-1))
             logps.append(logits.log_softmax(-1).gather(-1, ids[:, None])[:, 0])
         ctx.save_for_backward(hidden, weight, bias, targets)
-        ctx.dtype = dtype
+        ctx.dtype, ctx.gradient = dtype, gradient
         ranked = torch.cat(top1)
         ctx.mark_non_differentiable(ranked)
         return torch.cat(logps), ranked
@@ -134,13 +141,13 @@ class _TokenScores(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets = ctx.saved_tensors
         states, matrix = hidden.to(ctx.dtype), weight.to(ctx.dtype)
-        sums = _VocabularyGradients(hidden, weight, bias, matrix, ctx.needs_input_grad[:3])
+        sums = _VocabularyGradients(hidden, weight, bias, matrix, ctx.needs_input_grad[:3], ctx.gradient)
         for part, ids, grad in zip(*_chunks(states, targets, weight.shape[0], gradients[0]), strict=True):
             # d logp / d logits = onehot(target) - softmax
             delta = _logits(part, matrix, bias).softmax(-1).mul_(-grad[:, None])
             delta.scatter_add_(1, ids[:, None], grad[:, None])
             sums.add(delta, part)
-        return (*sums.result(), None, None)
+        return (*sums.result(), None, None, None)
 
 
 class _TokenEntropies(torch.autograd.Function):
@@ -210,12 +217,21 @@ class _TokenDivergences(torch.autograd.Function):
 class _VocabularyGradients:
     """Gradients of `states @ weight.T + bias` from those of the logits, chunk by chunk; those of the weights are summed in float32."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, matrix: Tensor, wants: tuple[bool, bool, bool]) -> None:
+    def __init__(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        matrix: Tensor,
+        wants: tuple[bool, bool, bool],
+        gradient: Tensor | None = None,
+    ) -> None:
+        """`gradient`: of `weight` so far, which is then added to."""
         self.hidden, self.weight, self.bias, self.matrix = hidden, weight, bias, matrix
         self.wants_hidden, self.wants_weight, wants_bias = wants
         self.sums = torch.promote_types(torch.float32, weight.dtype)
         self.of_hidden: list[Tensor] = []
-        self.of_weight: Tensor | None = None
+        self.of_weight, self.is_there = gradient, gradient is not None
         self.of_bias = torch.zeros(bias.shape, dtype=self.sums, device=bias.device) if bias is not None and wants_bias else None
 
     def add(self, delta: Tensor, part: Tensor) -> None:
@@ -226,13 +242,16 @@ class _VocabularyGradients:
         if self.wants_hidden:
             self.of_hidden.append((delta @ self.matrix).to(self.hidden.dtype))
         if self.wants_weight:
-            product = delta.T @ part
-            self.of_weight = product.to(self.sums) if self.of_weight is None else self.of_weight.add_(product)
+            if self.of_weight is None:
+                self.of_weight = torch.zeros_like(self.weight, dtype=self.sums)
+            rows = max(1, GRADIENT_ELEMENTS // part.shape[1]) if part.device.type == "cpu" else delta.shape[1]
+            for block, total in zip(delta.T.split(rows), self.of_weight.split(rows), strict=True):
+                total += block @ part
 
     def result(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         return (
             torch.cat(self.of_hidden) if self.wants_hidden else None,
-            None if self.of_weight is None else self.of_weight.to(self.weight.dtype),
+            None if self.of_weight is None or self.is_there else self.of_weight.to(self.weight.dtype),
             None if self.of_bias is None or self.bias is None else self.of_bias.to(self.bias.dtype),
         )
 

@@ -53,6 +53,20 @@ def test_chunks_equal_the_plain_log_softmax_forward_and_backward(chunk, with_bia
         assert torch.allclose(got, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("chunk", [7, 10**9])
+def test_the_gradient_that_is_there_is_added_to_and_none_is_returned(chunk, monkeypatch):
+    monkeypatch.setattr(logps, "CHUNK_ELEMENTS", chunk)
+    torch.manual_seed(0)
+    hidden, weight, targets = torch.randn(11, 5), torch.randn(7, 5, requires_grad=True), torch.randint(0, 7, (11,))
+    (expected,) = torch.autograd.grad(token_scores(hidden, weight, None, targets).logps.sum(), weight)
+    there = torch.ones(7, 5)
+    hidden.requires_grad_()
+    token_scores(hidden, weight, None, targets, gradient=there).logps.sum().backward()
+    assert torch.allclose(there, 1 + expected, atol=1e-5)
+    assert weight.grad is None
+    assert hidden.grad is not None
+
+
 def test_gradcheck_in_float64():
     hidden = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)

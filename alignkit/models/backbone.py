@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self, final
 
@@ -41,6 +42,8 @@ class Backbone(nn.Module):
         self.lm.eval()
         self.attention: Attention = "dense"
         """How packed rows attend."""
+        self.adds_gradients = False
+        """Whether the vocabulary part adds its gradient to what is there: see `adding_gradients`."""
         if self.lm.get_output_embeddings() is None:
             raise UserError(f"model.path = {lm.name_or_path!r}: a {type(lm).__name__} has no output embedding; a causal LM is needed.")
 
@@ -141,7 +144,8 @@ class Backbone(nn.Module):
     def token_scores(self, hidden: Tensor, batch: PackedBatch, *, temperature: float = 1.0) -> TokenScores:
         """Log-probs [N] of the batch's completion tokens under softmax(logits / temperature); `hidden` [R * T, D] comes from
         `hidden_states`."""
-        return token_scores(*self.vocabulary(hidden, batch, temperature=temperature), batch.target_ids)
+        states, weight, bias = self.vocabulary(hidden, batch, temperature=temperature)
+        return token_scores(states, weight, bias, batch.target_ids, gradient=self._gradient_of(weight))
 
     def token_entropies(self, hidden: Tensor, batch: PackedBatch, *, temperature: float = 1.0) -> Tensor:
         """Entropies [N], nats, of what the batch's completion tokens were drawn from."""
@@ -161,6 +165,21 @@ class Backbone(nn.Module):
         if temperature != 1.0:  # logits are linear in both
             states, bias = states / temperature, None if bias is None else bias / temperature
         return states, _whole(head.weight), None if bias is None else _whole(bias)
+
+    @contextmanager
+    def adding_gradients(self) -> Iterator[None]:
+        """Let each backward pass add the gradient of the output embedding to the one that is there, instead of holding a second matrix
+        until an input embedding that is tied to it has its own. For `backward()` alone, and where nobody waits for that gradient, as
+        DDP does."""
+        self.adds_gradients = True
+        try:
+            yield
+        finally:
+            self.adds_gradients = False
+
+    def _gradient_of(self, weight: Tensor) -> Tensor | None:
+        there = self.adds_gradients and torch.is_grad_enabled() and weight.is_leaf and weight.requires_grad
+        return weight.grad if there and weight.dtype is torch.float32 else None
 
     def next_token_logits(self, states: Tensor) -> Tensor:
         """[B, V] of hidden states [B, D], as the model itself computes them."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import final
 
 import torch
@@ -26,7 +25,6 @@ from alignkit.metrics import (
     VALUE_CLIP_FRACTION,
     VALUE_LOSS,
 )
-from alignkit.models.conversions import conversions_kept
 from alignkit.modules.rollout_module import RolloutModule, Stream
 from alignkit.modules.stored import Minibatch, Stored, store
 from alignkit.modules.tally import Tally
@@ -89,7 +87,7 @@ class PPOModule(RolloutModule[RolloutLoss]):
     def _learn(self, stored: Stored, minibatch: Minibatch, optimizer: LightningOptimizer, *, is_first: bool) -> Tally:
         """One optimiser step; what was measured in it, which is in the module's own tally too."""
         own, left = Tally(), len(minibatch.batches) + len(minibatch.data)
-        with conversions_kept(self.device.type) if self.mesh is None else nullcontext():  # weights that are cut come and go
+        with self.frugal_gradients():
             for batch in minibatch.batches:
                 batch, left = move_data_to_device(batch, self.device), left - 1
                 policy = self.policy_tokens(batch, entropies=self.loss.entropy_coefficient > 0)

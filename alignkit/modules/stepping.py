@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 
 from alignkit.errors import DivergedError
 from alignkit.models.backbone import Backbone
+from alignkit.models.conversions import conversions_kept
 from alignkit.models.reference import CachedReference, LiveReference, MovingReference, check_reference
 from alignkit.models.sharding import whole_weights
 from alignkit.modules.forward import Parts
@@ -114,6 +115,16 @@ class SteppingModule(LightningModule, ABC):
         with self.trainer.strategy.block_backward_sync() if waits else nullcontext():  # type: ignore[attr-defined]
             # Ranks take the mean of their gradients, where the sum is what is asked for.
             self.manual_backward(loss * readers() if readers() > 1 else loss)
+
+    @contextmanager
+    def frugal_gradients(self) -> Iterator[None]:
+        """Between two optimiser steps: weights are converted once, and no gradient waits for another."""
+        with ExitStack() as stack:
+            if self.mesh is None:  # weights that are cut come and go
+                stack.enter_context(conversions_kept(self.device.type))
+                if not isinstance(self.trainer.strategy, ParallelStrategy):
+                    stack.enter_context(self.backbone.adding_gradients())
+            yield
 
     def clip_gradients_by_norm(self) -> float:
         """Clip the gradient and refuse one that is not finite, before it can reach the weights.

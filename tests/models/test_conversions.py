@@ -82,6 +82,38 @@ def test_kept_conversions_pass_every_micro_batch_s_gradient_on(checkpointing, lm
         assert torch.equal(gradient, kept[name]), name
 
 
+def test_a_gradient_does_not_wait_for_those_of_earlier_layers(lm, examples_factory):
+    """At the end of each layer's backward pass its weights have theirs, also from a conversion that an earlier micro-batch made."""
+    backbone = Backbone(lm).use_attention("tiles", "cpu")
+    batches = micro_batches(examples_factory(6), Packing(layout="packed", tokens=48))
+    first, last = (layer.mlp.up_proj.weight for layer in (backbone.layers()[0], backbone.layers()[-1]))
+    order: list[str] = []
+    first.register_post_accumulate_grad_hook(lambda weight: order.append("first"))
+    last.register_post_accumulate_grad_hook(lambda weight: order.append("last"))
+    last.register_hook(lambda gradient: order.append("last is there"))
+    backbone.layers()[0].register_full_backward_hook(lambda *_: order.append("first layer"))
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False), conversions_kept("cpu"):
+        for batch in batches:
+            backbone.token_scores(backbone.hidden_states(batch), batch).logps.sum().backward()
+    assert order == ["last is there", "last", "first", "first layer"] * len(batches)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_gradients_of_the_vocabulary_may_be_added_to_what_is_there(tied, lm_factory, examples_factory):
+    lm = lm_factory("llama")
+    if tied:
+        lm.get_output_embeddings().weight = lm.get_input_embeddings().weight
+    backbone = Backbone(lm)
+    batches = micro_batches(examples_factory(6), Packing(layout="packed", tokens=48))
+    plain = gradients(backbone, batches, kept=True)
+    with backbone.adding_gradients():
+        added = gradients(backbone, batches, kept=True)
+    assert plain.keys() == added.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(added[name], gradient, rtol=1e-6, atol=1e-6)
+    assert backbone.adds_gradients is False
+
+
 def test_kept_conversions_are_let_go(lm):
     weight = lm.model.layers[0].mlp.up_proj
     state = torch.ones(1, weight.in_features)
@@ -105,6 +137,22 @@ def test_a_frozen_model_that_is_converted_says_the_same_to_the_bit_in_less_memor
     assert sum(weight.nbytes for weight in backbone.parameters()) < held
     embedding = backbone.lm.get_input_embeddings().weight
     assert embedding.dtype == torch.float32
+
+
+@pytest.mark.parametrize("narrow", [True, False])
+def test_tied_embeddings_are_converted_where_nothing_is_lost(narrow, lm, examples_factory):
+    lm.get_output_embeddings().weight = lm.get_input_embeddings().weight
+    if narrow:  # as from a bf16 file
+        lm.get_input_embeddings().weight.data = lm.get_input_embeddings().weight.data.bfloat16().float()
+    backbone = frozen_copy(Backbone(lm).use_attention("tiles", "cpu"))
+    (batch,) = micro_batches(examples_factory(4), Packing(layout="packed", tokens=4096))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        before = backbone_logps(backbone, batch)
+        convert_for_good(backbone, torch.bfloat16)
+        assert torch.equal(backbone_logps(backbone, batch), before)
+    held = backbone.lm.get_input_embeddings().weight
+    assert held is backbone.lm.get_output_embeddings().weight
+    assert held.dtype == (torch.bfloat16 if narrow else torch.float32)
 
 
 def test_a_model_that_is_trained_is_not_converted(lm):
