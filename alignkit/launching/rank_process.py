@@ -41,6 +41,8 @@ def main() -> int:
         place = placement(settings.hardware)
         assert place is not None, "started by hand"
         share_cores(settings, place)
+        # As TORCH_CPP_LOG_LEVEL says, if the user did: DDP, for one, warns on stderr of each step's search for unused parameters.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         train_here(settings, run, resume=RESUME in sys.argv[2:])
     except BaseException as error:
         code, message = ending(error)
