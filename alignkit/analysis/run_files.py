@@ -1,0 +1,158 @@
+"""Run directories: finding them below a folder, and reading the files that alignkit leaves in each."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alignkit.analysis.frames import flatten
+from alignkit.analysis.json_lines import read_history, read_rows
+from alignkit.analysis.loaded import LoadedRun
+from alignkit.errors import UserError
+from alignkit.run_dir import RunDir
+
+SWEEP, PIPELINE, FAILURE = "sweep.json", "pipeline.json", "failure.json"
+"""What a sweep, a pipeline and a job that did not end well leave beside run directories, or in them."""
+DONE, PRUNED, FAILED, INTERRUPTED, UNFINISHED = "done", "pruned", "failed", "interrupted", "unfinished"
+"""How a run ended. `unfinished` has left no word yet: it is running, or was killed. `failed` includes one that diverged."""
+STOPS = (130, 143)
+"""Exit codes of runs that were interrupted."""
+
+
+def run_directories(folder: Path) -> Iterator[Path]:
+    """The folder, where it is a run, else all below it, in order of their names. Nothing is sought inside a run."""
+    for path, inner, files in os.walk(folder):
+        inner.sort(key=natural)
+        if "config.yaml" in files:
+            inner.clear()
+            yield Path(path)
+        elif any(file.endswith(".wandb") for file in files):
+            inner.clear()  # a run of W&B's, whose files/config.yaml is another thing
+
+
+def natural(name: str) -> tuple[object, ...]:
+    """A key that sorts `job-2` before `job-10`."""
+    parts: list[object] = []
+    digits = ""
+    for character in f"{name}\0":
+        if character.isdecimal():
+            digits += character
+            continue
+        if digits:
+            parts.append((0, int(digits), ""))
+            digits = ""
+        parts.append((1, 0, character))
+    return tuple(parts)
+
+
+def read_run(path: Path) -> LoadedRun:
+    """The run in a directory, whether it is finished, running or was killed.
+
+    Raises:
+        UserError: when its config cannot be read.
+    """
+    run = RunDir(path)
+    config = read_config(run.config)
+    results = read_object(run.results)
+    pipeline, stage = pipeline_of(path)
+    sweep, job = job_of(path)
+    folder = sweep or (path.parent if pipeline else None)
+    return LoadedRun(
+        name=str(path),
+        path=str(path),
+        config=config | inherited(config, pipeline, stage, job),
+        results=results,
+        history=read_history(run.metrics),
+        samples=read_rows(run.samples),
+        status=status_of(run, config, results, stage),
+        stage=str(stage["stage"]) if stage else None,
+        job=int(job["job"]) if job else None,
+        folder=str(folder) if folder else None,
+    )
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """A config, flat.
+
+    Raises:
+        UserError: when it is no mapping in YAML.
+    """
+    try:
+        given = yaml.load(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{file}: is no YAML ({' '.join(str(error).split())}). Leave the run out, or repair the file.") from None
+    if not isinstance(given, Mapping):
+        raise UserError(f"{file}: must be a mapping, as a run writes it, not {type(given).__name__}. Leave the run out.")
+    return dict(flatten(given))
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is none (yet)."""
+    try:
+        given = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return given if isinstance(given, dict) else {}
+
+
+def status_of(run: RunDir, config: Mapping[str, Any], results: Mapping[str, Any], stage: Mapping[str, Any] | None) -> str:
+    """How a run ended, by what it left."""
+    if run.pruned.exists():
+        return PRUNED
+    if failure := read_object(run.path / FAILURE):
+        return INTERRUPTED if failure.get("exit_code") in STOPS else FAILED
+    if stage and stage.get("status") in (FAILED, INTERRUPTED):
+        return str(stage["status"])
+    if not results:
+        return UNFINISHED
+    done, wanted = results.get("steps"), config.get("steps")
+    # An interrupted run leaves results as well.
+    return INTERRUPTED if isinstance(done, int) and isinstance(wanted, int) and done < wanted else DONE
+
+
+def pipeline_of(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """`pipeline.json` beside a run, and the run's stage in it."""
+    pipeline = read_object(path.parent / PIPELINE)
+    stages = [stage for stage in pipeline.get("stages", []) if stage.get("directory") == path.name]
+    return (pipeline, stages[0]) if stages else ({}, None)
+
+
+def job_of(path: Path) -> tuple[Path | None, dict[str, Any] | None]:
+    """The nearest sweep that a run is part of, and its job there."""
+    for folder in list(path.parents)[:2]:  # a job is a run, or a pipeline of runs
+        file = folder / SWEEP
+        if file.exists():
+            try:
+                jobs = json.loads(file.read_text(encoding="utf-8"))
+            except ValueError:
+                jobs = []
+            place = path.relative_to(folder).parts[0]
+            return folder, next((job for job in jobs if isinstance(job, dict) and job.get("run") == place), None)
+    return None, None
+
+
+def inherited(
+    config: Mapping[str, Any], pipeline: Mapping[str, Any], stage: Mapping[str, Any] | None, job: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What a sweep gave a stage through the stages before it, which its own config does not show: `stages.reward.dataset.pairs`.
+
+    Also `pipeline`, the name of the pipeline in whose directory the run lies; stages that pipelines share lie in that of the first.
+    """
+    if not stage:
+        return {}
+    order = [str(one["stage"]) for one in pipeline["stages"]]
+    before = order[: order.index(str(stage["stage"]))]
+    found: dict[str, Any] = {"pipeline": pipeline.get("pipeline")}
+    for override in (job or {}).get("overrides", pipeline.get("overrides", [])):
+        key, _, value = str(override).lstrip("+~").partition("=")
+        if key not in config and any(key.startswith(f"stages.{name}.") for name in before):
+            try:
+                found |= dict(flatten({key: yaml.safe_load(value)}))
+            except yaml.YAMLError:
+                found[key] = value
+    return found
