@@ -49,26 +49,36 @@ class _Kept(TorchFunctionMode):
         super().__init__()
         self._device, self._dtype = device, torch.get_autocast_dtype(device)
         self._kept: dict[nn.Parameter, Tensor] = {}
+        self._input: tuple[Tensor, int, Tensor] | None = None
+        """What a product read last, in which version, and its conversion: those of queries, keys and values read the same states."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func in PRODUCTS and torch.is_grad_enabled() and torch.is_autocast_enabled(self._device):  # heads leave autocast
-            args = [self._converted(arg) if type(arg) is nn.Parameter and arg.dtype is torch.float32 else arg for arg in args]
+            args = [self._converted(arg) if isinstance(arg, Tensor) and arg.dtype is torch.float32 else arg for arg in args]
         return func(*args, **(kwargs or {}))
 
-    def _converted(self, weight: nn.Parameter) -> Tensor:
-        if not weight.requires_grad:
-            return weight
-        if weight not in self._kept:
-            self._kept[weight] = weight.detach().to(self._dtype)
-        converted: Tensor = _Converted.apply(weight, self._kept[weight])  # type: ignore[no-untyped-call]
+    def _converted(self, tensor: Tensor) -> Tensor:
+        if not tensor.requires_grad:
+            return tensor
+        converted: Tensor = _Converted.apply(tensor, self._conversion(tensor))  # type: ignore[no-untyped-call]
         return converted
+
+    def _conversion(self, tensor: Tensor) -> Tensor:
+        if isinstance(tensor, nn.Parameter):
+            if tensor not in self._kept:
+                self._kept[tensor] = tensor.detach().to(self._dtype)
+            return self._kept[tensor]
+        if self._input is None or self._input[0] is not tensor or self._input[1] != tensor._version:
+            self._input = tensor, tensor._version, tensor.detach().to(self._dtype)
+        return self._input[2]
 
 
 class _Converted(torch.autograd.Function):
+    # Each use has a gradient of its own, which is widened before they are summed, as autocast does it.
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, converted: Tensor) -> Tensor:
+    def forward(ctx: Any, tensor: Tensor, converted: Tensor) -> Tensor:
         return converted
 
     @staticmethod

@@ -98,6 +98,24 @@ def test_a_gradient_does_not_wait_for_those_of_earlier_layers(lm, examples_facto
     assert order == ["last is there", "last", "first", "first layer"] * len(batches)
 
 
+def test_states_are_converted_once_for_all_that_read_them_and_anew_when_they_change(lm):
+    layer = lm.model.layers[0].mlp
+    states = torch.randn(3, layer.gate_proj.in_features, requires_grad=True) * 1.0
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False), conversions_kept("cpu"):
+        gate, up = layer.gate_proj(states), layer.up_proj(states)
+        kept = {tensor.data_ptr() for product in (gate, up) for tensor in saved_by(product) if tensor.shape == states.shape}
+        assert len(kept) == 1
+        states.add_(1)
+        assert torch.equal(layer.gate_proj(states), layer.gate_proj(states.clone()))
+        assert not torch.equal(layer.gate_proj(states), gate)
+
+
+def saved_by(product: torch.Tensor) -> list[torch.Tensor]:
+    """What a product keeps for its backward pass."""
+    node = product.grad_fn
+    return [value for name in dir(node) if name.startswith("_saved_") and isinstance(value := getattr(node, name), torch.Tensor)]
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_gradients_of_the_vocabulary_may_be_added_to_what_is_there(tied, lm_factory, examples_factory):
     lm = lm_factory("llama")
