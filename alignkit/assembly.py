@@ -44,7 +44,7 @@ from alignkit.modules.rollout_objective import RolloutObjective
 from alignkit.modules.stepping import SteppingModule
 from alignkit.objectives import AnyObjective, build_objective, check_combination, check_sources, formula
 from alignkit.resolution import MODULES, build_source, resolve
-from alignkit.rollout_assembly import check_room, plan_rollouts
+from alignkit.rollout_assembly import check_room, plan_rollouts, reference_of_samples
 from alignkit.run_parts import Inputs, Models
 from alignkit.settings import BatchSettings, RunSettings
 
@@ -192,6 +192,9 @@ def build_models(settings: RunSettings, inputs: Inputs, *, checkpointing: bool) 
     # Before adapters: what they are added to, and what the reference is.
     policy_fingerprint = fingerprint(backbone)
     reference, reference_fingerprint = build_reference(settings, inputs.objective, backbone, policy_fingerprint)
+    measured_against = reference_of_samples(settings, backbone, reference) if settings.validation.kl else None
+    if isinstance(measured_against, LiveReference) and measured_against is not reference:
+        say("validation.kl: a reference stays in memory, to be asked about samples")
     frozen_trunk = model.train == "heads"
     if frozen_trunk:
         freeze(backbone)
@@ -216,6 +219,7 @@ def build_models(settings: RunSettings, inputs: Inputs, *, checkpointing: bool) 
         parts=Parts(backbone=backbone, heads=heads, reference=reference, states=CachedStates() if cacheable else None),
         policy_fingerprint=policy_fingerprint,
         reference_fingerprint=reference_fingerprint,
+        measured_against=measured_against,
     )
 
 

@@ -7,6 +7,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import yaml
 from hydra import version
@@ -30,10 +31,10 @@ from alignkit.foreign_config import check_hydra_override
 
 CONFIG_NAME = "train"
 PIPELINE = "pipeline"
-EXPERIMENT = "experiment"
-OF_PIPELINES = ("cost_of_alignment",)
-"""Experiments whose files are sweeps over pipelines and no settings of a run; a test holds them equal to the files."""
 """A folder of `conf/` that is no group of a run."""
+EXPERIMENT = "experiment"
+QUESTION = "question"
+"""The key of an option of `experiment=` that is a sweep over pipelines and no settings of a run."""
 VERSION_BASE = "1.3"
 
 
@@ -53,6 +54,12 @@ class Composer:
         parent, _, name = override.key_or_group.rpartition("/")
         return name in self.groups(parent) and not isinstance(override.value(), dict)
 
+    def is_of_pipelines(self, experiment: str) -> bool:
+        """Whether an option of `experiment=` is a question that pipelines answer."""
+        folders = [Path(str(item.path).removeprefix("file://")) for item in self.hydra.config_loader.get_search_path().get_path()]
+        files = [file for folder in folders if (file := folder / EXPERIMENT / f"{experiment}.yaml").is_file()]
+        return bool(files) and QUESTION in (yaml.safe_load(files[0].read_text(encoding="utf-8-sig")) or {})
+
     def rewrite(self, line: str) -> str:
         """An override as Hydra is given it: unknown keys are let in, so that `check_config` can say what was meant.
 
@@ -62,7 +69,7 @@ class Composer:
         override = self.parse(line)
         if override.key_or_group == PIPELINE:
             raise UserError(f"{line}: is more than one run. Type python -m alignkit.pipeline {line}")
-        if override.key_or_group == EXPERIMENT and override.value() in OF_PIPELINES:
+        if override.key_or_group == EXPERIMENT and self.is_of_pipelines(str(override.value())):
             raise UserError(f"{line}: is an experiment of pipelines. Type python -m alignkit.pipeline {line}")
         if override.is_hydra_override():
             check_hydra_override(override, self.options)

@@ -43,6 +43,9 @@ SCORE_PART = "scores/"
 RLHF_REWARD = "objective/rlhf_reward"
 KL = "objective/kl"
 KL_K3 = "objective/kl_k3"
+KL_STANDARD_ERROR = "objective/kl_standard_error"
+KL_K3_STANDARD_ERROR = "objective/kl_k3_standard_error"
+REFERENCE_NLL = "objective/reference_nll"
 ENTROPY = "objective/entropy"
 KL_COEFFICIENT = "objective/kl_coefficient"
 GOLD = "objective/gold"
@@ -52,6 +55,8 @@ LENGTH_PENALTY = "reward/length_penalty"
 TERMINATOR_PENALTY = "reward/missing_terminator_penalty"
 LENGTH = "rollout/length"
 TERMINATED = "rollout/terminated"
+DISTINCT_1 = "rollout/distinct_1"
+DISTINCT_2 = "rollout/distinct_2"
 SAMPLER_ERROR = "rollout/sampler_error"
 IMPORTANCE = "rollout/importance_weight"
 POLICY_LOSS = "policy/loss"
@@ -170,6 +175,14 @@ METRICS: dict[str, Metric] = {
             meaning="mean over samples of the sum of log(pi/ref) over a completion: KL(pi | ref) a sequence, by k1, which is unbiased",
         ),
         Metric(name=KL_K3, unit="nats", better="neither", meaning="the same KL by k3, whose terms are never negative"),
+        Metric(name=KL_STANDARD_ERROR, unit="nats", better="neither", meaning="standard error of that mean, of held-out samples (k1)"),
+        Metric(name=KL_K3_STANDARD_ERROR, unit="nats", better="neither", meaning="standard error of the KL of held-out samples by k3"),
+        Metric(
+            name=REFERENCE_NLL,
+            unit="nats",
+            better="neither",
+            meaning="mean of -log ref of the tokens of held-out samples: e to it is their perplexity under the reference",
+        ),
         Metric(
             name=ENTROPY,
             unit="nats",
@@ -194,6 +207,14 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(name=LENGTH, unit="tokens", better="neither", meaning="mean tokens of a sample, its terminator included"),
         Metric(name=TERMINATED, unit="fraction", better="higher", meaning="samples that end with the terminator instead of being cut"),
+        Metric(
+            name=DISTINCT_1,
+            unit="fraction",
+            better="higher",
+            meaning="different words of all held-out samples over their words (arXiv:1510.03055); it falls where samples repeat themselves "
+            "and each other, and with the number of samples",
+        ),
+        Metric(name=DISTINCT_2, unit="fraction", better="higher", meaning="the same of pairs of neighbouring words"),
         Metric(
             name=SAMPLER_ERROR,
             unit="nats",

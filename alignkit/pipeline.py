@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
+import textwrap
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -16,17 +17,23 @@ from alignkit.command_line import is_question, read_flags
 from alignkit.errors import UserError
 from alignkit.help_page import head_comment
 from alignkit.job import CRASHED, DONE, WRONG_INPUT, ending, show
-from alignkit.pipelines.costs import costs_table, measure, write_costs
-from alignkit.pipelines.experiment import Experiment, unfold
+from alignkit.pipelines.experiment import Experiment, experiment_files, keep, take_workers, unfold
 from alignkit.pipelines.files import pipeline_files, read_pipeline
-from alignkit.pipelines.stage_runs import RECORD, PlacedPipeline, check_finished, place, run_stages
+from alignkit.pipelines.progress import StageWatch
+from alignkit.pipelines.records import RECORD, STAGE_DONE, change
+from alignkit.pipelines.schedule import Schedule
+from alignkit.pipelines.stage_runs import attempt, check_finished, place
 from alignkit.pipelines.stages import PipelineCommand, read_command
 from alignkit.pipelines.tables import jobs_table, stages_table
+from alignkit.pipelines.workers import run_here, run_in_workers
 from alignkit.run_dir import RunDir
 from alignkit.summary import print_table
-from alignkit.sweep import STOPS, SWEEP, JobRecord, slug, write
+from alignkit.sweep import SWEEP, JobRecord, slug
+from alignkit.sweep_progress import showing
 
 LOCK = "pipeline.lock"
+WIDTH = 130
+"""Of lines of the help page."""
 HELP = """\
 alignkit-pipeline runs several stages as one command: each is a run of alignkit.train that goes on from the ones before.
 
@@ -36,15 +43,19 @@ Examples
   python -m alignkit.pipeline pipeline=rlhf                                            supervised, reward model, PPO; offline, minutes
   python -m alignkit.pipeline pipeline=dpo model=gpt2 dataset=hh_rlhf                  keys of a run are for all stages
   python -m alignkit.pipeline pipeline=rlhf stages.ppo.loss.kl_coefficient=0.02        after stages.STAGE. they are for one
-  python -m alignkit.pipeline experiment=cost_of_alignment                             RLHF, DPO and DPH side by side: what each costs
+  python -m alignkit.pipeline experiment=frontier size=small workers=2                 a question, a sweep and its answer; two at a time
   python -m alignkit.pipeline -m pipeline=rlhf,dpo seed=0,1,2 stages.ppo.loss.kl_coefficient=0.01,0.05
                                                           a sweep: every combination; a stage that jobs have in common is run once
 
 A stage's directory in the pipeline's is that of an ordinary run, and pipeline.json says how each stage ended. After an interruption type
-the same command with run_dir=DIR: a finished stage is not run again.
+the same command with run_dir=DIR: a finished stage is not run again. Jobs of a sweep print into log.txt in their directories; workers=N
+runs N stages at a time, each in a process with one thread.
 
 Pipelines: pipeline=NAME
 {pipelines}
+
+Experiments: experiment=NAME [size=small|full] [workers=N]. Each leaves answer/ with a table, a figure and what it found, in sentences.
+{experiments}
 
 A pipeline is a YAML file; -cd DIR adds those of DIR/pipeline. It lists stages with their `options`, which give way to all that is typed,
 and with what ties them to earlier stages, `from`, which gives way to stages.STAGE. alone. {{sft}} is the directory of stage sft:
@@ -65,10 +76,13 @@ def main() -> int:
         flags = read_flags(argv)
         if is_question(flags):
             return answer(flags)
+        flags, workers = take_workers(flags)
         flags, experiment = unfold(flags)
-        command = read_command(flags)
+        command = read_command(flags, experiment)
+        if workers > 1 and not command.multirun:
+            raise UserError(f"workers={workers}: the stages of one pipeline follow each other. It is for sweeps: add -m.")
         with claimed(command) as folder:
-            return sweep(command, folder, experiment) if command.multirun else run_one(command, folder)
+            return sweep(command, folder, workers, experiment) if command.multirun else run_one(command, folder)
     except BaseException as error:
         code, message = ending(error)
         show(error, code, message, debug="debug=true" in map(str.lower, argv))
@@ -91,7 +105,13 @@ def answer(flags: Namespace) -> int:
     for name, file in files.items():
         lines.append(f"  {name:{width}}  {head_comment(file.read_text(encoding='utf-8'))}")
         lines.append(f"  {'':{width}}  stages: {' '.join(read_pipeline(name, flags.config_dir).stage_names)}")
-    print(HELP.format(pipelines="\n".join(lines)), end="")
+    experiments = experiment_files(flags.config_dir)
+    wide = max(map(len, experiments), default=0)
+    questions = []
+    for name, file in sorted(experiments.items()):
+        words = textwrap.wrap(head_comment(file.read_text(encoding="utf-8")), WIDTH - wide)
+        questions += [f"  {label:{wide}}  {line}" for label, line in zip([name, *[""] * len(words)], words, strict=False)]
+    print(HELP.format(pipelines="\n".join(lines), experiments="\n".join(questions)), end="")
     return DONE
 
 
@@ -131,76 +151,97 @@ def run_one(command: PipelineCommand, folder: Path) -> int:
     Returns:
         The exit code.
     """
-    (placed,) = place(command.pipelines, [folder])
-    check_finished([placed])
-    try:
-        print_table(stages_table(run_stages(placed, group=folder.name)))
-    except BaseException as error:
-        code, message = ending(error)
-        show(error, code, message, debug=command.debug)
-        if not (code == WRONG_INPUT and left_nothing(folder)):
-            say_how_to_go_on(folder)
-        return code
+    placed = place(command.pipelines, [folder])
+    check_finished(placed)
+    schedule = Schedule(placed)
+    stages, (records,) = placed[0].stages, schedule.records
+    for number, stage in enumerate(stages):
+        announcement = f"stage {number + 1} of {len(stages)}: {stage.stage.name}"
+        if records[number].status == STAGE_DONE:
+            print(f"{announcement} is finished, in {stage.run.path}", flush=True)
+            continue
+        print(announcement, flush=True)
+        schedule.begin(stage)
+        outcome = attempt(stage, group=folder.name, debug=command.debug)
+        schedule.end(stage, outcome)
+        if outcome.exit_code != DONE:
+            if not (outcome.exit_code == WRONG_INPUT and left_nothing(folder)):
+                say_how_to_go_on(folder)
+            return outcome.exit_code
+        print(f"{stage.stage.name}: {records[number].headline} {change(records[number])}", flush=True)
+    print_table(stages_table(records))
     print(f"run: {folder}", flush=True)
     return DONE
 
 
-def sweep(command: PipelineCommand, folder: Path, experiment: Experiment | None = None) -> int:
-    """Run each pipeline of a sweep; one that fails does not keep the others from running, one that is interrupted does. An experiment
-    ends with the table of what it cost.
+def sweep(command: PipelineCommand, folder: Path, workers: int, experiment: Experiment | None = None) -> int:
+    """Run each pipeline of a sweep; one that fails does not keep the others from running, a signal does. An experiment ends with its
+    answer, which needs no more than finished runs: typed again, the command answers anew and runs nothing.
 
     Returns:
         The exit code.
     """
     width = len(str(len(command.pipelines) - 1))
-    names = [f"{number:0{width}}{slug(pipeline.changes)}" for number, pipeline in enumerate(command.pipelines)]
+    names = [
+        f"{number:0{width}}{f'-{pipeline.arm}' if pipeline.arm else ''}{slug(pipeline.changes)}"
+        for number, pipeline in enumerate(command.pipelines)
+    ]
     placed = place(command.pipelines, [folder / name for name in names])
     check_finished(placed)
-    jobs = [JobRecord(job=number, overrides=list(pipeline.changes), run=names[number]) for number, pipeline in enumerate(command.pipelines)]
-    code = DONE
-    for number, pipeline in enumerate(placed):
-        write(folder, jobs)
-        print(f"[{number + 1}/{len(jobs)}] {' '.join(pipeline.pipeline.changes)}", flush=True)
-        jobs[number], code = run_sweep_job(jobs[number], pipeline, folder, debug=command.debug)
-        if code in STOPS:
-            break
-    write(folder, jobs)
     if experiment is not None:
-        measured = [measure(pipeline, experiment.target) for pipeline, job in zip(placed, jobs, strict=True) if job.status == "done"]
-        write_costs(folder, measured, experiment.target)
-        print_table(costs_table(measured, experiment.target))
-    return conclude(jobs, placed, folder, stopped=code if code in STOPS else None)
+        many = f"{len(placed)} job{'s' * (len(placed) != 1)}"
+        print(f"{experiment.question}\n{experiment.name}, size={experiment.size}: {many}, {workers} at a time", flush=True)
+        keep(experiment, folder)
+    jobs = [
+        JobRecord(job=number, arm=pipeline.arm, overrides=list(pipeline.changes), run=names[number])
+        for number, pipeline in enumerate(command.pipelines)
+    ]
+    schedule = Schedule(placed, jobs, folder)
+    with showing(StageWatch(folder), len(jobs)):
+        run = run_here if workers == 1 else functools.partial(run_in_workers, workers=workers)
+        stopped = run(schedule, group=folder.name, debug=command.debug)
+    code = conclude(schedule, stopped=stopped)
+    if experiment is not None and stopped is None:
+        code = answered(experiment, folder, debug=command.debug) or code
+    if code == DONE:
+        print(f"run: {folder}", flush=True)
+    else:
+        say_how_to_go_on(folder)
+    return code
 
 
-def run_sweep_job(job: JobRecord, placed: PlacedPipeline, folder: Path, *, debug: bool) -> tuple[JobRecord, int]:
-    """One pipeline of a sweep: its record with how it ended, and the exit code."""
+def answered(experiment: Experiment, folder: Path, *, debug: bool) -> int:
+    """Answer the question by what the jobs left.
+
+    Returns:
+        The exit code: that of an answer that could not be given.
+    """
+    from alignkit.pipelines.answering import give_answer  # pandas and Matplotlib, which a mistake should not wait for
+
     try:
-        records = run_stages(placed, group=folder.name)
-    except BaseException as error:
+        give_answer(experiment, folder)
+    except Exception as error:
         code, message = ending(error)
-        show(error, code, message, debug=debug)
-        return replace(job, status="interrupted" if code in STOPS else "failed", exit_code=code, message=message), code
-    return replace(job, status="done", exit_code=DONE, results=records[-1].results), DONE
+        show(error, code, f"no answer: {message}", debug=debug)
+        return CRASHED
+    return DONE
 
 
-def conclude(jobs: Sequence[JobRecord], placed: Sequence[PlacedPipeline], folder: Path, *, stopped: int | None) -> int:
+def conclude(schedule: Schedule, *, stopped: int | None) -> int:
     """Print the table of a sweep and name the jobs that failed.
 
     Returns:
         The exit code.
     """
-    headlines = [last.stage.kind.headline(last.settings)[0] for last in (pipeline.stages[-1] for pipeline in placed)]
+    jobs = schedule.jobs
+    headlines = [last.kind.headline(last.settings)[0] for last in (pipeline.stages[-1] for pipeline in schedule.pipelines)]
     print_table(jobs_table(jobs, headlines))
     for job in jobs:
         if job.exit_code:
-            print(f"job {job.job} ({' '.join(job.overrides)}) {job.status}: {job.message}", file=sys.stderr)
+            print(f"job {job.job} ({job.words}) {job.status}: {job.message}", file=sys.stderr)
     if waiting := sum(job.exit_code is None for job in jobs):
         print(f"{waiting} of {len(jobs)} jobs were not run.", file=sys.stderr)
-    if all(job.status == "done" for job in jobs):
-        print(f"run: {folder}", flush=True)
-        return DONE
-    say_how_to_go_on(folder)
-    return CRASHED if stopped is None else stopped
+    return DONE if all(job.status == "done" for job in jobs) else CRASHED if stopped is None else stopped
 
 
 def left_nothing(folder: Path) -> bool:

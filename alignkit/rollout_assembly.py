@@ -17,7 +17,7 @@ from alignkit.errors import UserError
 from alignkit.hardware import device_kind
 from alignkit.losses.ppo import PPO
 from alignkit.models.backbone import Backbone
-from alignkit.models.reference import AdapterOffReference, LiveReference
+from alignkit.models.reference import AdapterOffReference, CachedReference, LiveReference, MovingReference, Reference, frozen_copy
 from alignkit.models.shared_passes import Asked, SharedPasses
 from alignkit.modules.collector import Collector, Writing
 from alignkit.modules.rollout_module import Rollouts
@@ -28,7 +28,7 @@ from alignkit.run_parts import Inputs, Models
 from alignkit.sampling.sampler import Distribution, Sampler
 from alignkit.sampling.trunk_sampler import TrunkSampler
 from alignkit.sampling.vllm_sampler import VLLMSampler
-from alignkit.scorers.scorer import Scorer, ScorerKind, Surroundings
+from alignkit.scorers.scorer import Answers, Scorer, ScorerKind, Scores, Surroundings
 from alignkit.settings import BatchSettings, RunSettings
 
 Packer = Callable[[BatchSettings, Backbone], Packing]
@@ -119,6 +119,24 @@ def open_scorer(scorer: ScorerSettings, settings: RunSettings, surroundings: Sur
     if not isinstance(kind, ScorerKind):
         raise UserError(f"scorer.name = {scorer.name!r}: {type(kind).__name__} is no scorer; derive it from TextScorer or ModelScorer.")
     return kind.open(surroundings)
+
+
+def reference_of_samples(settings: RunSettings, backbone: Backbone, reference: Reference | None) -> Asked:
+    """Whom `validation.kl` measures a policy against that is as training starts, before it has adapters: the objective's reference where it
+    can be asked about samples; in the place of a cache the model that the cache is made of, and of none the policy as it is now."""
+    if isinstance(reference, LiveReference | AdapterOffReference | MovingReference):
+        return reference
+    other = reference.backbone if isinstance(reference, CachedReference) and reference.backbone is not backbone else None
+    if other is not None:
+        return LiveReference(other)  # which the cache reads, too, before it lets it go
+    if settings.model.adapter is not None:
+        return AdapterOffReference(backbone)
+    return LiveReference.under(frozen_copy(backbone), settings.precision.lightning)
+
+
+def nobody(answers: Answers) -> Scores:
+    """The scorer where nobody scores."""
+    return Scores(total=torch.zeros(len(answers.completions)))
 
 
 def gold_settings(name: str) -> ScorerSettings:

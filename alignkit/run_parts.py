@@ -10,6 +10,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from alignkit.data.preparation import PreparedData
 from alignkit.loss_settings import HeadSettings
+from alignkit.models.shared_passes import Asked
 from alignkit.modules.forward import Parts
 from alignkit.modules.stepping import SteppingModule
 from alignkit.objectives import AnyObjective
@@ -43,6 +44,8 @@ class Models:
     """Of the trunk before the first update."""
     reference_fingerprint: str | None
     """None where the objective needs no reference."""
+    measured_against: Asked | None = None
+    """Whom `validation.kl` measures held-out samples against; None where nobody asks, and where the module holds such a reference."""
 
     @property
     def reference_is_policy(self) -> bool:

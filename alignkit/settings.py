@@ -146,6 +146,9 @@ class ValidationSettings:
     """Longest continuation."""
     gold: str | None
     """Option of `scorer=` that scores one sample a held-out prompt at each validation, whatever the objective; null for none."""
+    kl: bool
+    """Measure KL(policy | reference) on such samples at each validation, whatever the objective. Costs the memory of a second model where
+    the objective holds no reference in memory. `ppo` and its like always measure it."""
 
     def __post_init__(self) -> None:
         check_range("validation.every", self.every, low=1)

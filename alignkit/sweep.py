@@ -55,7 +55,14 @@ class JobRecord:
     """Why it failed."""
     run: str
     """Its run directory, inside the sweep's."""
+    arm: str = ""
+    """Of a job of an experiment: its name of the part of the sweep that the job belongs to."""
     results: dict[str, Scalar] = field(default_factory=dict)
+
+    @property
+    def words(self) -> str:
+        """The job for people: its arm and what sets it apart there."""
+        return " ".join(filter(None, (self.arm, *self.overrides)))
 
 
 def plan(path: str, changes: Sequence[Sequence[str]], *, named: bool) -> Path:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, final
+from typing import Any, Protocol, TextIO, final
 
 import yaml
 from rich import box
@@ -48,12 +48,22 @@ class View:
     step: int
     steps: int | None
     """None until the job has begun."""
+    stage: str = ""
+    """Which one of a pipeline is running."""
     monitor: str
     """Name of what is watched."""
     value: object
     """Its newest value."""
     seconds: float | None
     """Since the job began."""
+
+
+class Watching(Protocol):
+    """Who sees how the jobs of a sweep stand."""
+
+    def look(self, *, is_last: bool = False) -> list[View]:
+        """All jobs, as they stand now, or at the end of the sweep."""
+        ...
 
 
 class Watch:
@@ -111,12 +121,12 @@ def newest_rows(metrics: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def showing(folder: Path, total: int) -> Iterator[None]:
+def showing(watch: Watching, total: int) -> Iterator[None]:
     """Show how the jobs of a sweep fare until the block ends. `total`: jobs that there will be."""
     over = threading.Event()
     with own_terminal() as terminal:
         follow = follow_live if terminal.isatty() else follow_in_lines
-        thread = threading.Thread(target=follow, args=(Watch(folder), total, terminal, over.wait), daemon=True)
+        thread = threading.Thread(target=follow, args=(watch, total, terminal, over.wait), daemon=True)
         thread.start()
         try:
             yield
@@ -125,14 +135,14 @@ def showing(folder: Path, total: int) -> Iterator[None]:
             thread.join()
 
 
-def follow_in_lines(watch: Watch, total: int, terminal: TextIO, over: Callable[[float], bool]) -> None:
+def follow_in_lines(watch: Watching, total: int, terminal: TextIO, over: Callable[[float], bool]) -> None:
     """One line when a job starts, and one when it ends."""
     told: dict[int, str] = {}
     is_last = False
     while not is_last:
         is_last = over(PERIOD)
         for view in watch.look(is_last=is_last):
-            name = f"[{view.job.job + 1}/{total}] {' '.join(view.job.overrides)}"
+            name = f"[{view.job.job + 1}/{total}] {view.job.words}"
             if view.status != NOT_RUN and view.job.job not in told:
                 told[view.job.job] = RUNNING
                 print(f"{name}: started", file=terminal, flush=True)
@@ -148,7 +158,7 @@ def ending_line(view: View) -> str:
     return f"{view.status}{took}{reached}"
 
 
-def follow_live(watch: Watch, total: int, terminal: TextIO, over: Callable[[float], bool]) -> None:
+def follow_live(watch: Watching, total: int, terminal: TextIO, over: Callable[[float], bool]) -> None:
     """One table, drawn anew."""
     console = Console(file=terminal)
     with Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False) as live:
@@ -170,9 +180,9 @@ def live_table(views: Sequence[View], total: int, *, room: int) -> Group:
     for view in sorted(shown, key=lambda view: view.job.job):
         table.add_row(
             str(view.job.job),
-            Text(" ".join(view.job.overrides)),
+            Text(view.job.words),
             view.status,
-            "" if view.steps is None else f"{view.step}/{view.steps}",
+            " ".join(filter(None, (view.stage, "" if view.steps is None else f"{view.step}/{view.steps}"))),
             number(view.value),
             "" if view.seconds is None else f"{view.seconds:.0f}",
         )

@@ -26,7 +26,7 @@ from alignkit.run_dir import RunDir
 from alignkit.settings import RunSettings
 from alignkit.study import arguments_of, begin_study, best_line, run_study, study_to_resume
 from alignkit.sweep import FAILURE, conclude, plan, run_sweep_job
-from alignkit.sweep_progress import showing
+from alignkit.sweep_progress import Watch, showing
 
 ELSEWHERE = ("submitit_slurm",)
 """Launchers whose jobs run on other machines, with processes that Slurm may start."""
@@ -108,12 +108,12 @@ def sweep(command: Command, stopped_study: Path | None = None) -> int:
     stopped = 0
     try:
         if command.study is None:
-            with showing(folder, len(command.jobs)):
+            with showing(Watch(folder), len(command.jobs)):
                 run_grid(command, folder)
         else:
             if stopped_study is None:
                 begin_study(command, folder)
-            with showing(folder, command.study.settings.trials):
+            with showing(Watch(folder), command.study.settings.trials):
                 run_study(command, folder)
     except BaseException as error:
         stopped, message = ending(error)

@@ -19,8 +19,8 @@ from alignkit import ranks
 from alignkit.assembly import Job, assemble, plan_packing, say
 from alignkit.callbacks.certificate import Certificate
 from alignkit.callbacks.checkpoint_files import CheckpointFiles
-from alignkit.callbacks.gold import GoldSamples
 from alignkit.callbacks.gradient_cosine import GradientCosine
+from alignkit.callbacks.held_out_samples import HeldOutSamples
 from alignkit.callbacks.interruption import Interruption, Stopped
 from alignkit.callbacks.metrics_log import MetricsLog
 from alignkit.callbacks.progress import Progress
@@ -41,7 +41,7 @@ from alignkit.modules.collector import Collector, Writing
 from alignkit.modules.stepping import PROGRESS, SteppingModule
 from alignkit.precomputation import Precomputation
 from alignkit.processes import meeting, strategy_of
-from alignkit.rollout_assembly import build_sampler, gold_settings, open_scorer, surroundings_of
+from alignkit.rollout_assembly import build_sampler, gold_settings, nobody, open_scorer, surroundings_of
 from alignkit.run_dir import RunDir, Scalar, forget_after
 from alignkit.settings import RunSettings
 from alignkit.tracking import wandb_logger
@@ -54,6 +54,7 @@ NOISE = (
     r"GPU available but not used",
     r"It is recommended to use `self.log\('.*', ..., sync_dist=True\)`",  # all ranks log the same number
     r"find_unused_parameters=True was specified in DDP constructor",
+    r"`broadcast_buffers` is deprecated",  # torch 2.13 has another name for it, torch 2.11 has not
     r"You're resuming from a checkpoint that ended before the epoch ended",  # the loader is told where to go on
     r"FSDP2-wrapped module .* returned a view tensor",  # which nobody writes into
 )
@@ -107,8 +108,8 @@ def fit(
         policy_is = job.models.reference_is_policy
         checks = [Certificate(job.data.steps.examples, terminator=job.inputs.terminator, reference_is_policy=policy_is)]
     extra: list[Callback] = [Pruning(run)] if run.trial.exists() else []
-    if settings.validation.gold is not None and isinstance(job.module, AlignmentModule):
-        extra.append(gold_samples(settings, job))
+    if (settings.validation.gold is not None or settings.validation.kl) and isinstance(job.module, AlignmentModule):
+        extra.append(held_out_samples(settings, job))
     cut_models(settings, job.module)
     trainer = build_trainer(settings, run, job, loggers, [RandomStates(), *checks, interruption, samples, *extra])
     precomputation = Precomputation(settings, job, trainer)
@@ -192,21 +193,22 @@ def build_samples(settings: RunSettings, run: RunDir, job: Job) -> Samples:
     return Samples(run, prompts, continuation)
 
 
-def gold_samples(settings: RunSettings, job: Job) -> GoldSamples:
-    """What scores held-out samples of a policy that samples nothing itself.
+def held_out_samples(settings: RunSettings, job: Job) -> HeldOutSamples:
+    """What scores held-out samples of a policy that samples nothing itself, and measures how far they are from the reference.
 
     Raises:
         UserError: when the scorer cannot be opened.
     """
-    assert settings.validation.gold is not None
+    gold = settings.validation.gold
     surroundings = surroundings_of(settings, job.inputs, job.models, plan_packing)
     collector = Collector(
         sampler=build_sampler(settings, job.models.parts.backbone, job.inputs.terminator),
-        scorer=open_scorer(gold_settings(settings.validation.gold), settings, surroundings),
+        scorer=nobody if gold is None else open_scorer(gold_settings(gold), settings, surroundings),
         reward=settings.reward,
         writing=Writing(tokenizer=job.inputs.tokenizer, terminator=job.inputs.terminator, packing=job.data.steps.packing.for_looking()),
     )
-    return GoldSamples(collector, job.inputs.prepared.validation, seed=settings.seed)
+    against = job.models.measured_against
+    return HeldOutSamples(collector, job.inputs.prepared.validation, seed=settings.seed, scored=gold is not None, reference=against)
 
 
 def build_trainer(settings: RunSettings, run: RunDir, job: Job, loggers: list[Logger], callbacks: list[Any]) -> Trainer:

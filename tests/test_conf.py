@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import yaml
 
-from alignkit import composition
 from alignkit.command_line import precheck
 from alignkit.composition import PIPELINE
 from alignkit.configuration import conf_dir
@@ -22,14 +21,14 @@ from alignkit.loss_settings import HeadSettings
 from alignkit.metrics import METRICS, VALIDATION
 from alignkit.modules.term_kinds import reads_head
 from alignkit.optimizer_settings import OPTIMIZER_SETTINGS
-from alignkit.pipelines.experiment import pipeline_experiments
+from alignkit.pipelines.experiment import experiment_files
 from alignkit.resolution import LOSSES, PARTS, SCORERS, SOURCES, build_scorer, loss_fields, resolve
 from alignkit.rollout_settings import NO_SCORER
 from alignkit.scorers.scorer import ScorerKind
 from alignkit.settings import DatasetSettings, RunSettings
 
 FILES = sorted(conf_dir().rglob("*.yaml"))
-OF_PIPELINES = pipeline_experiments(None)
+OF_PIPELINES = experiment_files(None)
 OPTIONS = [
     (file.parent.name, file.stem)
     for file in FILES
@@ -82,10 +81,10 @@ def test_every_option_composes_and_passes_all_checks(group: str, option: str) ->
         assert getattr(getattr(settings, group), LABELS.get(group, "name")) == ALIASES.get(option, option)
 
 
-def test_experiments_of_pipelines_are_known_to_those_that_refuse_them() -> None:
-    assert set(OF_PIPELINES) == set(composition.OF_PIPELINES)
-    with pytest.raises(UserError, match=r"python -m alignkit\.pipeline experiment=cost_of_alignment"):
-        precheck(["experiment=cost_of_alignment"])
+@pytest.mark.parametrize("name", OF_PIPELINES)
+def test_an_experiment_of_pipelines_is_no_run_and_says_what_to_type(name: str) -> None:
+    with pytest.raises(UserError, match=rf"python -m alignkit\.pipeline experiment={name}"):
+        precheck([f"experiment={name}"])
 
 
 LOSS_FILES = [loss for loss in options("loss") if PARTS not in read("loss", loss)]

@@ -341,11 +341,58 @@ def test_a_stage_that_another_job_could_not_get_to_is_run_in_its_place(
 def test_help_lists_every_pipeline_with_its_stages(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--help") == 0
     page = capsys.readouterr().out
-    for words in ("  dpo  ", "stages: sft dpo\n", "stages.ppo.loss.kl_coefficient=0.02", "{sft} is the directory of stage sft"):
+    for words in (
+        "  dpo  ",
+        "stages: sft dpo\n",
+        "  cost_of_alignment  ",
+        "size=small|full",
+        "stages.ppo.loss.kl_coefficient=0.02",
+        "{sft} is the directory of stage sft",
+    ):
         assert words in page
     assert max(map(len, page.splitlines())) <= 140
     assert command("--cfg", "job", "pipeline=dpo") == 2
     assert "alignkit.train --cfg job" in capsys.readouterr().err
+
+
+def test_workers_are_for_sweeps_and_sizes_for_experiments(
+    command: Command, trained: list[RunSettings], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for argv, words in (
+        (("workers=2",), "add -m"),
+        (("size=small",), "only experiments have sizes"),
+        (("workers=x", "-m"), "a whole number"),
+    ):
+        assert command(*DPO, *argv) == 2
+        assert words in capsys.readouterr().err
+    assert trained == []
+
+
+def test_what_jobs_of_a_sweep_print_is_in_their_directories(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert command("-m", *DPO, "run_dir=grid", "stages.dpo.seed=0,105") == 1
+    out, errors = capsys.readouterr()
+    assert "Traceback" not in out + errors
+    assert "Traceback" in (tmp_path / "grid" / "1-seed=105" / "log.txt").read_text()
+    assert [line for line in out.splitlines() if "started" in line] == [
+        "[1/2] stages.dpo.seed=0: started",
+        "[2/2] stages.dpo.seed=105: started",
+    ]
+
+
+def test_an_experiment_without_a_finished_run_says_that_there_is_no_answer(
+    command: Command, trained: list[RunSettings], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    text = "# Mine.\nquestion: Does it?\narms: {a: [pipeline=dpo, seed=105, logger=jsonl]}\nanswer: comparison\n"
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text(text)
+    assert command("-cd", "own", "experiment=mine", "run_dir=mine") == 1
+    out, errors = capsys.readouterr()
+    assert "job 0 (a) failed: RuntimeError: a bug" in errors
+    assert "no answer: " in errors
+    assert "type the same command with run_dir=" in errors
+    assert out.startswith("Does it?\nmine, size=full: 1 job, 1 at a time\n")
+    told = json.loads((tmp_path / "mine" / "experiment.json").read_text())
+    assert told == {"experiment": "mine", "question": "Does it?", "size": "full", "arms": ["a"]}
 
 
 def test_other_commands_say_which_one_a_pipeline_is_for() -> None:

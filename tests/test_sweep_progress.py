@@ -83,7 +83,7 @@ def test_without_a_terminal_there_is_a_line_when_a_job_starts_and_one_when_it_en
 
 
 def test_what_is_shown_is_whole_when_the_sweep_is_over(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with showing(folder, 3):
+    with showing(Watch(folder), 3):
         pass
     assert capsys.readouterr().out.count("seed=1: done") == 1
 

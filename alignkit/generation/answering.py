@@ -36,10 +36,10 @@ from alignkit.models.loading import check_fit, load_config, load_tokenizer
 from alignkit.models.location import locate
 from alignkit.models.reference import LiveReference, fingerprint
 from alignkit.modules.collector import Collector, Writing, read_tokens
-from alignkit.rollout_assembly import build_sampler, gold_settings, open_scorer
+from alignkit.rollout_assembly import build_sampler, gold_settings, nobody, open_scorer
 from alignkit.rollout_settings import NO_SCORER
 from alignkit.run_dir import Scalar
-from alignkit.scorers.scorer import Answers, Scorer, Scores, Surroundings
+from alignkit.scorers.scorer import Scorer, Surroundings
 from alignkit.settings import RunSettings
 
 QUESTION = PreferenceExample(prompt=(Message(role="user", content="a"),), completions=())
@@ -238,11 +238,6 @@ def surroundings_of(settings: RunSettings, backbone: Backbone, tokenizer: PreTra
         trunk=LiveReference(backbone),
         trunk_fingerprint=fingerprint(backbone),
     )
-
-
-def nobody(answers: Answers) -> Scores:
-    """The scorer where nobody scores."""
-    return Scores(total=torch.zeros(len(answers.completions)))
 
 
 def products(settings: RunSettings, device: torch.device) -> AbstractContextManager[object]:

@@ -47,6 +47,7 @@ from alignkit.models.reference import MovingReference
 from alignkit.models.shared_passes import SharedPasses
 from alignkit.modules.collector import Collected, Collector, read_tokens
 from alignkit.modules.forward import Parts
+from alignkit.modules.held_out import distinctness, divergence
 from alignkit.modules.recipe import Recipe
 from alignkit.modules.sampler_check import sampler_error
 from alignkit.modules.stepping import SteppingModule
@@ -219,9 +220,8 @@ class RolloutModule(SteppingModule, Generic[LossT]):
                 gold = self.rollouts.gold(collected.answers).total
         rollout, tally = collected.rollout, Tally()
         self._tally_rollout(tally, collected)
-        values = tally.take()
-        if gold is not None:
-            values |= {GOLD: float(gold.mean()), GOLD_STD: float(gold.std(correction=0))}
+        values = tally.take() | divergence(rollout) | distinctness(collected.answers.completions)
+        values |= {} if gold is None else {GOLD: float(gold.mean()), GOLD_STD: float(gold.std(correction=0))}
         values[SCORES_STD] = float(rollout.scores.std(correction=0))
         values = {VALIDATION + name: value for name, value in values.items()}
         self.last_validated = self.steps_done

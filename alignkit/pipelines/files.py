@@ -70,22 +70,32 @@ def read_pipeline(name: str, config_dir: str | None) -> PipelineFile:
     check_name(PIPELINE, name, files)
     file = files[name]
     given = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    stages = given.get("stages") if isinstance(given, Mapping) else None
-    if not isinstance(given, Mapping) or not isinstance(stages, Mapping) or not stages:
+    if not isinstance(given, Mapping):
         raise UserError(f"{file}: must hold `name` and `stages`, which has a stage or more. See conf/pipeline/dpo.yaml.")
     check_keys(str(file), given, ("name", "stages"))
     if given.get("name") != name:
         raise UserError(f"{file}: name = {given.get('name')!r}; must be {name!r}, as the file is called.")
-    return PipelineFile(name=name, stages=tuple(read_stage(file, str(stage), values) for stage, values in stages.items()))
+    return pipeline_of(f"{file}: stages", name, given.get("stages"))
 
 
-def read_stage(file: Path, name: str, given: Mapping[str, Any] | None) -> StageFile:
+def pipeline_of(where: str, name: str, stages: object) -> PipelineFile:
+    """The pipeline of these stages, as a file has them.
+
+    Raises:
+        UserError: naming the place and the key that is wrong.
+    """
+    if not isinstance(stages, Mapping) or not stages:
+        raise UserError(f"{where} = {stages!r}; must have a stage or more. See conf/pipeline/dpo.yaml.")
+    return PipelineFile(name=name, stages=tuple(read_stage(where, str(stage), values) for stage, values in stages.items()))
+
+
+def read_stage(place: str, name: str, given: Mapping[str, Any] | None) -> StageFile:
     """One stage of a file.
 
     Raises:
         UserError: naming the file and the key that is wrong.
     """
-    where = f"{file}: stages.{name}"
+    where = f"{place}.{name}"
     if not STAGE_NAME.fullmatch(name):
         raise UserError(f"{where}: a stage's name becomes a directory; must be lower-case letters, digits and '_', at most 41.")
     values = {} if given is None else given

@@ -214,5 +214,5 @@ def fill(node: Any, places: Mapping[str, str]) -> Any:
 
 def telling_config(text: str) -> dict[str, Any]:
     """The part of a `config.yaml` that decides what a run computes."""
-    values = yaml.safe_load(text)
+    values = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return {key: value for key, value in values.items() if key not in INDIFFERENT} if isinstance(values, dict) else {}

@@ -24,6 +24,8 @@ class Typed:
     """The overrides of one job, apart."""
 
     pipeline: str
+    arm: str
+    """Of an experiment; empty where there is none."""
     changes: tuple[str, ...]
     """Those that set it apart from the other jobs of its sweep."""
     common: tuple[str, ...]
@@ -41,7 +43,7 @@ def unmark(line: str) -> str:
     return PLACE.sub(r"{\1}", line)
 
 
-def apart(composer: Composer, lines: Sequence[str], changes: Sequence[str]) -> Typed:
+def apart(composer: Composer, lines: Sequence[str], changes: Sequence[str], arm: str = "") -> Typed:
     """The overrides of one job: which pipeline, for all stages, for single ones.
 
     Raises:
@@ -63,7 +65,8 @@ def apart(composer: Composer, lines: Sequence[str], changes: Sequence[str]) -> T
         raise UserError(f"loss = {loss!r}: would be the loss of all stages. Type {OWN}STAGE.loss={loss} for one of them.")
     if pipeline is None:
         raise UserError("pipeline is missing: it names the stages. Type pipeline=rlhf; --help lists what there is.")
-    return Typed(pipeline=pipeline, changes=tuple(changes), common=tuple(common), own={stage: tuple(rest) for stage, rest in own.items()})
+    stages = {stage: tuple(rest) for stage, rest in own.items()}
+    return Typed(pipeline=pipeline, arm=arm, changes=tuple(changes), common=tuple(common), own=stages)
 
 
 def own_override(line: str) -> tuple[str, str]:
@@ -96,7 +99,7 @@ def without_idle(jobs: Sequence[Typed], files: Mapping[str, PipelineFile]) -> li
                 )
         own = {stage: lines for stage, lines in job.own.items() if stage in files[job.pipeline].stage_names}
         changes = tuple(line for line in job.changes if not line.startswith(OWN) or own_override(line)[0] in own)
-        key = (job.pipeline, *job.common, *(f"{stage} {line}" for stage, lines in own.items() for line in lines))
+        key = (job.arm, job.pipeline, *job.common, *(f"{stage} {line}" for stage, lines in own.items() for line in lines))
         kept.setdefault(key, replace(job, own=own, changes=changes))
     return list(kept.values())
 

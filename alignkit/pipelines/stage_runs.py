@@ -1,4 +1,4 @@
-"""Running the stages of a pipeline in their directories, without running a finished one again; `pipeline.json` says how each ended."""
+"""The stages of pipelines in their directories, and running one of them without running a finished one again."""
 
 from __future__ import annotations
 
@@ -7,52 +7,22 @@ import gc
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
 from alignkit.errors import UserError
-from alignkit.job import DONE, WRONG_INPUT, ending, give_up
-from alignkit.metrics import VALIDATION
-from alignkit.pipelines.stage_kinds import StageSettings, fill, telling_config
+from alignkit.job import DONE, WRONG_INPUT, ending, give_up, show
+from alignkit.pipelines.records import FAILED, INTERRUPTED, NOT_RUN, STAGE_DONE, StageRecord, done, read_records
+from alignkit.pipelines.stage_kinds import STAGE_KINDS, StageKind, StageSettings, fill, telling_config
 from alignkit.pipelines.stages import Pipeline, Stage
-from alignkit.run_dir import RunDir, Scalar, jsonable
-from alignkit.summary import START, number
+from alignkit.run_dir import RunDir, Scalar
 from alignkit.sweep import STOPS
 
-RECORD = "pipeline.json"
-COSTS = ("steps", "seconds", "training_seconds", "peak_memory_bytes")
-"""Results that `pipeline.json` repeats beside the held-out metrics."""
 MOST_DIFFERENCES = 3
 """Of two configs, named in a message."""
-
-
-@final
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StageRecord:
-    """One stage in `pipeline.json`."""
-
-    stage: str
-    command: str
-    label: str
-    """What it does: its loss."""
-    headline: str
-    """The result that says whether it worked."""
-    before: str
-    """The result that `headline` is compared with."""
-    overrides: list[str]
-    """As they could be typed for its command; `{sft}` is the directory of that stage."""
-    directory: str
-    """Its run directory, seen from the pipeline's. In a sweep it may lie in another job's, which has the same stage."""
-    status: str = "not run"
-    """`not run`, `running`, `done`, `failed` or `interrupted`."""
-    exit_code: int | None = None
-    message: str = ""
-    """Why it failed."""
-    seconds: float | None = None
-    """Of the whole run, whenever it was."""
-    results: dict[str, Scalar] = field(default_factory=dict)
 
 
 @final
@@ -66,15 +36,20 @@ class PlacedStage:
     run: RunDir
 
     @property
+    def kind(self) -> StageKind:
+        """What runs it."""
+        return STAGE_KINDS[self.stage.command]
+
+    @property
     def results(self) -> dict[str, Scalar] | None:
         """What a run in its place left, if it came to its end."""
         if not (self.run.results.exists() and self.run.config.exists()):
             return None
-        status = {record.stage: record.status for record in read_records(self.run.path.parent)}.get(self.run.path.name, "not run")
+        status = {record.stage: record.status for record in read_records(self.run.path.parent)}.get(self.run.path.name, NOT_RUN)
         results: dict[str, Scalar] = json.loads(self.run.results.read_text(encoding="utf-8"))
         # Interrupted and diverged runs leave results too. A process that was killed may have left no status.
-        complete = status not in ("failed", "interrupted") and self.stage.kind.is_complete(self.settings, results)
-        return results if status == "done" or complete else None
+        complete = status not in (FAILED, INTERRUPTED) and self.kind.is_complete(self.settings, results)
+        return results if status == STAGE_DONE or complete else None
 
 
 @final
@@ -85,6 +60,23 @@ class PlacedPipeline:
     pipeline: Pipeline
     folder: Path
     stages: tuple[PlacedStage, ...]
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How the run of a stage ended."""
+
+    exit_code: int
+    message: str = ""
+    """Why it did not work."""
+    results: Mapping[str, Scalar] = field(default_factory=dict)
+    """Where it did."""
+
+    @property
+    def status(self) -> str:
+        """The word for it in `pipeline.json`."""
+        return STAGE_DONE if self.exit_code == DONE else INTERRUPTED if self.exit_code in STOPS else FAILED
 
 
 def place(pipelines: Sequence[Pipeline], folders: Sequence[Path]) -> list[PlacedPipeline]:
@@ -111,22 +103,23 @@ def check_finished(pipelines: Sequence[PlacedPipeline]) -> None:
     Raises:
         UserError: naming the stage and what differs.
     """
-    for placed in pipelines:
-        for stage in placed.stages:
-            if stage.results is None:
-                continue
-            if changes := list(differences_of(stage)):
-                more = f" and {len(changes) - MOST_DIFFERENCES} more" if len(changes) > MOST_DIFFERENCES else ""
-                raise UserError(
-                    f"stage {stage.stage.name} is finished in {stage.run.path}, with other settings: "
-                    f"{'; '.join(changes[:MOST_DIFFERENCES])}{more}. Choose another run_dir, or remove that directory to run it again."
-                )
+    seen: set[Path] = set()
+    for stage in (stage for placed in pipelines for stage in placed.stages):
+        if stage.run.path in seen or stage.results is None:
+            continue
+        seen.add(stage.run.path)
+        if changes := list(differences_of(stage)):
+            more = f" and {len(changes) - MOST_DIFFERENCES} more" if len(changes) > MOST_DIFFERENCES else ""
+            raise UserError(
+                f"stage {stage.stage.name} is finished in {stage.run.path}, with other settings: "
+                f"{'; '.join(changes[:MOST_DIFFERENCES])}{more}. Choose another run_dir, or remove that directory to run it again."
+            )
 
 
 def differences_of(placed: PlacedStage) -> Iterator[str]:
     """What differs between the config of the run in a stage's place and the stage."""
     there = telling_config(placed.run.config.read_text(encoding="utf-8"))
-    return differences(there, telling_config(placed.stage.kind.config_yaml(placed.settings)))
+    return differences(there, telling_config(placed.kind.config_yaml(placed.settings)))
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any], path: str = "") -> Iterator[str]:
@@ -139,40 +132,21 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], path: str = "
             yield f"{where} is {old!r} there and {new!r} here"
 
 
-def run_stages(placed: PlacedPipeline, *, group: str) -> list[StageRecord]:
-    """Run what is not finished, in order, and keep `pipeline.json` up to date. `group` is W&B's.
-
-    Raises:
-        whatever ends a run; `pipeline.json` says which stage it was.
-    """
-    records = first_records(placed)
-    for index, stage in enumerate(placed.stages):
-        announcement = f"stage {index + 1} of {len(records)}: {stage.stage.name}"
-        if records[index].status == "done":
-            print(f"{announcement} is finished, in {stage.run.path}", flush=True)
-            continue
-        print(announcement, flush=True)
-        records[index] = replace(records[index], status="running", exit_code=None, message="")
-        write_records(placed, records)
-        try:
-            records[index] = done(records[index], carry_out(stage, group=group))
-        except BaseException as error:
-            code, message = ending(error)
-            status = "interrupted" if code in STOPS else "failed"
-            records[index] = replace(records[index], status=status, exit_code=code, message=message)
-            if code == WRONG_INPUT and stage.run.config.exists():
-                give_up(stage.run)
-            raise
-        finally:
-            write_records(placed, records)
-        print(f"{stage.stage.name}: {records[index].headline} {change(records[index])}", flush=True)
-    write_records(placed, records)
-    return records
+def attempt(placed: PlacedStage, *, group: str, debug: bool) -> Outcome:
+    """Run one stage, and tell the user why where it does not work. `group` is W&B's."""
+    try:
+        return Outcome(exit_code=DONE, results=carry_out(placed, group=group))
+    except BaseException as error:
+        code, message = ending(error)
+        show(error, code, message, debug=debug)
+        if code == WRONG_INPUT and placed.run.config.exists():
+            give_up(placed.run)
+        return Outcome(exit_code=code, message=message)
 
 
 def carry_out(placed: PlacedStage, *, group: str) -> dict[str, Scalar]:
     """Run one stage: from where it was stopped if that is possible, else from its beginning, and then what it left is removed."""
-    kind, name, run = placed.stage.kind, placed.stage.name, placed.run
+    kind, name, run = placed.kind, placed.stage.name, placed.run
     logger = placed.settings.run.logger
     settings = replace(placed.settings, run=replace(placed.settings.run, logger=replace(logger, group=logger.group or group)))
     let_go()
@@ -187,11 +161,10 @@ def carry_out(placed: PlacedStage, *, group: str) -> dict[str, Scalar]:
 
 def let_go() -> None:
     """Free what an earlier stage held, and forget its peaks of memory, so that each stage reports its own."""
-    import torch
-
     gc.collect()
     forget_peak()
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    torch = sys.modules.get("torch")  # where nothing has imported it nothing holds a device
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
@@ -207,12 +180,12 @@ def first_records(placed: PlacedPipeline) -> list[StageRecord]:
     known = {record.stage: record for record in read_records(placed.folder)}
     records = []
     for each in placed.stages:
-        stage, kind, results = each.stage, each.stage.kind, each.results
-        headline, before = kind.headline(each.settings)
+        stage, results = each.stage, each.results
+        headline, before = each.kind.headline(each.settings)
         record = StageRecord(
             stage=stage.name,
             command=stage.command,
-            label=kind.label(each.settings),
+            label=each.kind.label(each.settings),
             headline=headline,
             before=before,
             overrides=list(stage.overrides),
@@ -221,48 +194,7 @@ def first_records(placed: PlacedPipeline) -> list[StageRecord]:
         last = known.get(stage.name)
         if results is not None:
             record = done(record, results)
-        elif last is not None and last.status != "done":
+        elif last is not None and last.status != STAGE_DONE:
             record = replace(record, status=last.status, exit_code=last.exit_code, message=last.message)
         records.append(record)
     return records
-
-
-def done(record: StageRecord, results: Mapping[str, Scalar]) -> StageRecord:
-    """The record of a stage with these results."""
-    names = (*COSTS, record.headline, record.before)
-    kept = {name: value for name, value in results.items() if name in names or name.removeprefix(START).startswith(VALIDATION)}
-    seconds = results.get("seconds")
-    return replace(record, status="done", exit_code=DONE, seconds=seconds if isinstance(seconds, (int, float)) else None, results=kept)
-
-
-def change(record: StageRecord) -> str:
-    """A stage's headline before and after: `0.5 -> 0.75`."""
-    before, after = number(record.results.get(record.before)), number(record.results.get(record.headline))
-    return f"{before} -> {after}" if before else after
-
-
-def read_records(folder: Path) -> list[StageRecord]:
-    """The stages in a directory's `pipeline.json`; none where there is no such file.
-
-    Raises:
-        UserError: when it is not what this version writes.
-    """
-    file = folder / RECORD
-    if not file.exists():
-        return []
-    try:
-        return [StageRecord(**stage) for stage in json.loads(file.read_text(encoding="utf-8"))["stages"]]
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{file}: cannot be read ({error}). Choose another run_dir; or remove the file, and only complete runs count."
-        ) from None
-
-
-def write_records(placed: PlacedPipeline, records: Sequence[StageRecord]) -> None:
-    """Write `pipeline.json` whole or not at all."""
-    stages = [asdict(record) | {"results": {name: jsonable(value) for name, value in record.results.items()}} for record in records]
-    told = {"pipeline": placed.pipeline.name, "overrides": list(placed.pipeline.changes), "stages": stages}
-    placed.folder.mkdir(parents=True, exist_ok=True)
-    draft = placed.folder / f"{RECORD}.part"
-    draft.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    draft.replace(placed.folder / RECORD)

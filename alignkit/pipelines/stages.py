@@ -14,6 +14,7 @@ from alignkit.command_line import check_foreign, check_one, expand, naming_job
 from alignkit.composition import Composer, composing
 from alignkit.config_checks import check_name
 from alignkit.errors import UserError
+from alignkit.pipelines.experiment import Experiment
 from alignkit.pipelines.files import PipelineFile, read_pipeline
 from alignkit.pipelines.stage_kinds import PLACE, STAGE_KINDS, StageKind, StageSettings, fill, rehearsal, telling_config
 from alignkit.pipelines.stage_overrides import OWN, Typed, apart, layers, mark, unmark, without_idle
@@ -48,9 +49,16 @@ class Pipeline:
     """One pipeline that was asked for."""
 
     name: str
+    arm: str
+    """The arm of the experiment that it belongs to; empty where there is no experiment."""
     changes: tuple[str, ...]
-    """What sets it apart from the other jobs of its sweep."""
+    """What sets it apart from the other jobs of its sweep, or of its arm."""
     stages: tuple[Stage, ...]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What people know it by among the jobs."""
+        return (*filter(None, [self.arm]), *self.changes)
 
 
 @final
@@ -67,33 +75,45 @@ class PipelineCommand:
     pipelines: tuple[Pipeline, ...]
 
 
-def read_command(flags: Namespace) -> PipelineCommand:
-    """Compose and check every stage of every job.
+def read_command(flags: Namespace, experiment: Experiment | None = None) -> PipelineCommand:
+    """Compose and check every stage of every job: those of an experiment, whose overrides give way to what is typed, or what is typed.
 
     Raises:
         UserError: on the first mistake; the message names the stage and, in a sweep, the job.
     """
     with composing(flags.config_dir) as hydra:
         reader = StageReader(Composer(hydra), flags.config_dir)
-        typed = reader.split(flags.overrides, multirun=flags.multirun)
-        files = {job.pipeline: read_pipeline(job.pipeline, flags.config_dir) for job in typed}
+        if experiment is None:
+            typed = reader.split(flags.overrides, multirun=flags.multirun)
+            default = f"{TIME}-sweep" if flags.multirun else f"{TIME}-{typed[0].pipeline}-${{model.name}}"
+        else:
+            arms = experiment.under(flags.overrides)
+            typed = [job for arm, lines in arms.items() for job in reader.split(lines, multirun=True, arm=arm)]
+            default = f"{TIME}-{experiment.name}"
+        files = files_of({job.pipeline for job in typed}, experiment, flags.config_dir)
         jobs = without_idle(typed, files)
-        default = f"{TIME}-sweep" if flags.multirun else f"{TIME}-{jobs[0].pipeline}-${{model.name}}"
         pipelines = []
         for number, job in enumerate(jobs):
             changes = tuple(unmark(line) for line in job.changes)
-            with naming_job(number, len(jobs), changes):
+            with naming_job(number, len(jobs), (*filter(None, [job.arm]), *changes)):
                 stages = reader.compose(job, files[job.pipeline], default)
-            pipelines.append(Pipeline(name=job.pipeline, changes=changes, stages=stages))
+            pipelines.append(Pipeline(name=job.pipeline, arm=job.arm, changes=changes, stages=stages))
         check_stages(pipelines)
     first = pipelines[0].stages[0].settings.run
     return PipelineCommand(
-        multirun=flags.multirun,
+        multirun=flags.multirun or experiment is not None,
         named=any(reader.is_run_dir(line) for line in jobs[0].common),
         folder=first.run_dir,
         debug=first.debug,
         pipelines=tuple(pipelines),
     )
+
+
+def files_of(names: Collection[str], experiment: Experiment | None, config_dir: str | None) -> dict[str, PipelineFile]:
+    """The pipelines of these names, and those of an experiment, which may have some of its own."""
+    own = {} if experiment is None else experiment.pipelines
+    every = dict.fromkeys([*sorted(names), *(experiment.every_pipeline if experiment is not None else ())])
+    return {name: own[name] if name in own else read_pipeline(name, config_dir) for name in every}
 
 
 class StageReader:
@@ -105,8 +125,8 @@ class StageReader:
         self.composed: dict[tuple[str, ...], StageSettings] = {}
         self.checked: set[tuple[str, ...]] = set()
 
-    def split(self, overrides: Sequence[str], *, multirun: bool) -> list[Typed]:
-        """The overrides of each job.
+    def split(self, overrides: Sequence[str], *, multirun: bool, arm: str = "") -> list[Typed]:
+        """The overrides of each job, all of one arm.
 
         Raises:
             UserError: on what no job may set, and on several values where there is no sweep.
@@ -120,7 +140,7 @@ class StageReader:
             if not multirun or override.key_or_group == "run_dir":
                 check_one(override)
         jobs = expand(self.composer, marked) if multirun else [(marked, ())]
-        return [apart(self.composer, lines, changes) for lines, changes in jobs]
+        return [apart(self.composer, lines, changes, arm) for lines, changes in jobs]
 
     def compose(self, typed: Typed, file: PipelineFile, folder: str) -> tuple[Stage, ...]:
         """The stages of one job. `folder` is the `run_dir` where none was typed.
@@ -134,11 +154,11 @@ class StageReader:
             with naming_stage(stage.name, file.name):
                 check_name("command", stage.command, STAGE_KINDS)
                 lines = layers(self.composer, stage, typed)
-                kind = STAGE_KINDS[stage.command]
                 settings = self.settings(stage.command, (f"run_dir='{folder}'", *lines))
-                for place in PLACE.findall(kind.config_yaml(settings)):
+                text = STAGE_KINDS[stage.command].config_yaml(settings)
+                for place in PLACE.findall(text):
                     check_name("earlier stage", place, earlier)
-                config = telling_config(kind.config_yaml(fill(settings, earlier)))
+                config = telling_config(fill(text, earlier))
             told = json.dumps({"command": stage.command, "config": config}, sort_keys=True, default=str)
             stages.append(
                 Stage(
@@ -178,7 +198,7 @@ def check_stages(pipelines: Sequence[Pipeline]) -> None:
         for number, pipeline in enumerate(pipelines):
             first = pipeline.stages[0]
             for stage in unseen(pipeline.stages, checked):
-                with naming_job(number, len(pipelines), pipeline.changes), naming_stage(stage.name, pipeline.name):
+                with naming_job(number, len(pipelines), pipeline.words), naming_stage(stage.name, pipeline.name):
                     if what == "places":
                         stage.kind.check_places(rehearsal(stage.settings, first.settings.run.model.path))
                     else:

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from alignkit.pipelines.stage_runs import StageRecord
+from alignkit.pipelines.records import StageRecord
 from alignkit.run_dir import Scalar
 from alignkit.summary import SWEEP_METRICS, number
 from alignkit.sweep import JobRecord
@@ -28,17 +28,18 @@ def stages_table(records: Sequence[StageRecord]) -> Table:
 
 
 def jobs_table(jobs: Sequence[JobRecord], headlines: Sequence[str]) -> Table:
-    """One line a job: the overrides that set it apart, how it ended and what its last stage reached. `headlines` are those of the jobs'
-    last stages."""
+    """One line a job: its arm where it has one, the overrides that set it apart, how it ended and what its last stage reached. `headlines`
+    are those of the jobs' last stages."""
     changes = [dict(change.split("=", 1) for change in job.overrides) for job in jobs]
     keys = list(dict.fromkeys(key for change in changes for key in change))
     metrics = [name for name in dict.fromkeys([*headlines, *SWEEP_METRICS]) if any(name in job.results for job in jobs)]
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("job", *keys, "status", *metrics):
-        table.add_column(Text(heading), justify="left" if heading == "status" else "right")
+    arms = ["arm"] if any(job.arm for job in jobs) else []
+    for heading in ("job", *arms, *keys, "status", *metrics):
+        table.add_column(Text(heading), justify="left" if heading in ("arm", "status") else "right")
     for job, change in zip(jobs, changes, strict=True):
-        cells = (str(job.job), *(change.get(key, "") for key in keys), job.status, *(number(job.results.get(name)) for name in metrics))
-        table.add_row(*map(Text, cells))
+        told = (*(change.get(key, "") for key in keys), job.status, *(number(job.results.get(name)) for name in metrics))
+        table.add_row(*map(Text, (str(job.job), *([job.arm] if arms else []), *told)))
     return table
 
 

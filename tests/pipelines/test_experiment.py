@@ -1,119 +1,172 @@
-"""Experiments of pipelines: the sweep that one stands for, and the table of what its jobs cost."""
+"""Experiments: what a file means in each size, what typing changes, and mistakes in one message before anything runs."""
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
+from alignkit.command_line import precheck, read_flags
+from alignkit.composition import Composer, composing
+from alignkit.configuration import conf_dir
 from alignkit.errors import UserError
-from alignkit.pipelines.costs import Job, costs_table, measure, samples_to_target, write_costs
-from alignkit.pipelines.experiment import Experiment, pipeline_experiments, read_experiment, unfold
-from alignkit.run_dir import RunDir
+from alignkit.pipelines.experiment import Experiment, experiment_files, read_experiment, take_workers, unfold
+from alignkit.pipelines.stage_overrides import without_idle
+from alignkit.pipelines.stages import PipelineCommand, StageReader, files_of, read_command
+
+MINE = """\
+# Mine.
+question: Does it?
+common: ["seed=0,1", steps=50, logger=jsonl]
+pipelines:
+  direct: {policy: {options: [steps=60]}}
+arms:
+  ipo: [pipeline=direct, stages.policy.loss=ipo, "stages.policy.loss.beta=0.1,0.5"]
+  dpo: [pipeline=dpo, steps=70]
+sizes:
+  small: {overrides: [steps=20, seed=0], arms: {ipo: [stages.policy.loss.beta=0.3], }}
+answer: comparison
+"""
 
 
-def typed(*overrides: str, config_dir: str | None = None) -> Namespace:
-    return Namespace(overrides=list(overrides), config_dir=config_dir, multirun=False)
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A `--config-dir` with the experiment `mine`."""
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(MINE)
+    return tmp_path
 
 
-def test_an_experiment_is_its_sweep_and_what_is_typed_counts_more():
-    flags, experiment = unfold(typed("experiment=cost_of_alignment", "seed=5", "model=gpt2"))
-    assert isinstance(experiment, Experiment)
-    assert flags.multirun
-    assert "pipeline=rlhf,dpo,dph" in flags.overrides
-    assert flags.overrides[-2:] == ["seed=5", "model=gpt2"]
-    assert [line for line in flags.overrides if line.startswith(("seed=", "experiment="))] == ["seed=5"]
+def typed(*overrides: str, config_dir: Path | None = None) -> Namespace:
+    return Namespace(overrides=list(overrides), config_dir=config_dir and str(config_dir), multirun=False)
+
+
+def command(own: Path, *overrides: str) -> PipelineCommand:
+    return read_command(*unfold(read_flags(["-cd", str(own), "experiment=mine", *overrides])))
+
+
+def asked(own: Path, *overrides: str) -> Experiment:
+    experiment = unfold(typed("experiment=mine", *overrides, config_dir=own))[1]
+    assert experiment is not None
+    return experiment
+
+
+def test_later_overrides_replace_earlier_ones_of_the_same_key(own: Path) -> None:
+    full, small = asked(own), asked(own, "size=small")
+    assert (full.question, full.size, small.size) == ("Does it?", "full", "small")
+    direct = ("pipeline=direct", "stages.policy.loss=ipo")
+    assert full.arms["ipo"] == ("seed=0,1", "steps=50", "logger=jsonl", *direct, "stages.policy.loss.beta=0.1,0.5")
+    assert full.arms["dpo"] == ("seed=0,1", "logger=jsonl", "pipeline=dpo", "steps=70")
+    assert dict(small.arms) == {"ipo": ("logger=jsonl", *direct, "steps=20", "seed=0", "stages.policy.loss.beta=0.3")}
+    assert small.under(["+seed=7", "model=gpt2"])["ipo"][-3:] == ["stages.policy.loss.beta=0.3", "+seed=7", "model=gpt2"]
+
+
+def test_jobs_are_the_arms_in_order_and_a_pipeline_of_its_own_may_have_one_stage(own: Path) -> None:
+    jobs = command(own).pipelines
+    assert [(job.arm, job.changes) for job in jobs] == [
+        ("ipo", ("seed=0", "stages.policy.loss.beta=0.1")),
+        ("ipo", ("seed=0", "stages.policy.loss.beta=0.5")),
+        ("ipo", ("seed=1", "stages.policy.loss.beta=0.1")),
+        ("ipo", ("seed=1", "stages.policy.loss.beta=0.5")),
+        ("dpo", ("seed=0",)),
+        ("dpo", ("seed=1",)),
+    ]
+    (policy,) = jobs[1].stages
+    assert (policy.name, policy.settings.run.loss.name, policy.settings.run.loss.options["beta"]) == ("policy", "ipo", 0.5)
+    assert policy.settings.run.steps == 50  # what is for all stages counts more than a stage's own options
+    assert [stage.name for stage in jobs[4].stages] == ["sft", "dpo"]
+
+
+def test_what_is_typed_counts_most(own: Path) -> None:
+    jobs = command(own, "size=small", "seed=5,6", "stages.policy.loss.beta=0.7").pipelines
+    assert [(job.changes, job.stages[0].settings.run.loss.options["beta"]) for job in jobs] == [(("seed=5",), 0.7), (("seed=6",), 0.7)]
+
+
+def test_mistakes_name_the_arm(own: Path) -> None:
+    with pytest.raises(UserError, match=r"loss\.beta = -1.*Job 1 of 4: ipo seed=0; none was started"):
+        command(own, "stages.policy.loss.beta=-1")
 
 
 @pytest.mark.parametrize("overrides", [["pipeline=dpo"], ["pipeline=dpo", "experiment=loss_grid"]])
-def test_other_commands_stay_as_they_are(overrides):
+def test_other_commands_stay_as_they_are(overrides: list[str]) -> None:
     flags = typed(*overrides)
     assert unfold(flags) == (flags, None)
 
 
-def test_an_experiment_of_ones_own_lies_in_a_config_dir(tmp_path):
-    folder = tmp_path / "experiment"
-    folder.mkdir()
-    (folder / "mine.yaml").write_text("target: 1\nsweep: [pipeline=dpo, 'seed=0,1']\n")
-    flags, experiment = unfold(typed("experiment=mine", config_dir=str(tmp_path)))
-    assert flags.overrides == ["pipeline=dpo", "seed=0,1"]
-    assert experiment == Experiment(name="mine", target=1.0, sweep=("pipeline=dpo", "seed=0,1"))
-    assert set(pipeline_experiments(str(tmp_path))) == {"mine", "cost_of_alignment"}
-
-
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("before", "after", "message"),
     [
-        ("target: 1\nsweep: pipeline=dpo\n", "must be a list of overrides"),
-        ("target: high\nsweep: [pipeline=dpo]\n", "target = 'high'; must be a number"),
-        ("targt: 1\nsweep: [pipeline=dpo]\n", "targt: no such key"),
+        ("question: Does it?", "question: [1]", "must be a sentence"),
+        ("question: Does it?", "question: a\nquestoin: b", r"questoin: no such key\. Did you mean 'question'"),
+        ("[pipeline=dpo, steps=70]", "pipeline=dpo", "must be a list of overrides"),
+        ("{ipo: [stages.policy.loss.beta=0.3], }", "{ip: }", r"sizes\.small\.arms.*Did you mean 'ipo'"),
+        ("overrides: [steps=20, seed=0]", "override: []", "override: no such key"),
+        ("answer: comparison", "answer: cost", r"nothing answers it\. Write alignkit/analysis/answers/cost\.py, or `answer: comparison`"),
+        ("{policy: {options: [steps=60]}}", "{}", "must have a stage or more"),
+        ("{policy: {options: [steps=60]}}", "{policy: {option: []}}", "option: no such key"),
+        ("arms:", "rest:", "rest: no such key"),
+        ("question: Does it?", "question: [", "is no YAML"),
     ],
 )
-def test_a_file_that_is_none_is_refused(text, message, tmp_path):
-    file = tmp_path / "mine.yaml"
-    file.write_text(text)
+def test_a_file_that_is_none_is_refused(before: str, after: str, message: str, own: Path) -> None:
+    file = own / "experiment" / "mine.yaml"
+    assert before in MINE
+    file.write_text(MINE.replace(before, after))
     with pytest.raises(UserError, match=message):
-        read_experiment(file)
+        read_experiment(file, "small")
 
 
-def stage(folder: Path, command: str, results: dict[str, Any], gold: list[tuple[int, float]] = [], rate: float = 1e-3) -> Any:  # noqa: B006
-    """A finished stage, as far as its costs are read."""
-    folder.mkdir()
-    run = RunDir(folder)
-    for step, value in gold:
-        run.append_metrics({"val/objective/gold": value}, step=step, epoch=0.0)
-    settings = SimpleNamespace(run=SimpleNamespace(seed=3, optimizer=SimpleNamespace(lr=rate)))
-    return SimpleNamespace(stage=SimpleNamespace(command=command), settings=settings, run=run, results=results)
+def test_a_size_that_there_is_not_is_refused(own: Path) -> None:
+    with pytest.raises(UserError, match=r"size.*'smal'.*Did you mean 'small'"):
+        asked(own, "size=smal")
+    with pytest.raises(UserError, match=r"size=small: only experiments have sizes"):
+        unfold(typed("pipeline=dpo", "size=small"))
 
 
-@pytest.fixture
-def placed(tmp_path) -> Any:
-    sft = stage(tmp_path / "sft", "train", {"seconds": 10.0, "peak_memory_bytes": 5 * 2**30, "models_held": 1, "steps": 9})
-    dph = stage(
-        tmp_path / "dph",
-        "train",
-        {
-            "seconds": 20.0,
-            "peak_memory_bytes": 3 * 2**30,
-            "models_held": 2,
-            "steps": 40,
-            "completions": 1280,
-            "start/val/objective/gold": 0.1,
-            "val/objective/gold": 0.7,
-        },
-        gold=[(0, 0.1), (10, 0.4), (20, 0.65), (40, 0.7)],
-    )
-    best = stage(tmp_path / "best", "generate", {"seconds": 5.0, "best_of_1/gold": 0.7, "best_of_4/gold": 0.8, "best_of_4/score": 9.0})
-    return SimpleNamespace(pipeline=SimpleNamespace(name="dph"), stages=(sft, dph, best))
+def test_workers_are_a_whole_number_of_one_or_more() -> None:
+    flags, workers = take_workers(typed("a=1", "workers=3", "b=2"))
+    assert (flags.overrides, workers) == (["a=1", "b=2"], 3)
+    assert take_workers(typed("a=1"))[1] == 1
+    for wrong in ("0", "-1", "two", "1.5", ""):
+        with pytest.raises(UserError, match="must be a whole number, 1 or more"):
+            take_workers(typed(f"workers={wrong}"))
 
 
-def test_a_pipeline_costs_all_of_its_stages_and_reaches_what_its_last_training_does(placed):
-    job = measure(placed, target=0.6)
-    assert (job.pipeline, job.seed, job.rate, job.stages) == ("dph", 3, 1e-3, 3)
-    assert (job.seconds, job.peak_memory_bytes, job.models_held) == (35.0, 5 * 2**30, 2)
-    assert (job.gold_start, job.gold_end) == (0.1, 0.7)
-    assert job.best_of == {"1": 0.7, "4": 0.8}
+def test_training_says_what_to_type_for_an_experiment_of_a_users_own(own: Path) -> None:
+    with pytest.raises(UserError, match=r"python -m alignkit\.pipeline experiment=mine"):
+        precheck(["-cd", str(own), "experiment=mine"])
 
 
-@pytest.mark.parametrize(("target", "samples"), [(0.05, 0), (0.4, 320), (0.6, 640), (0.7, 1280), (0.9, None)])
-def test_samples_are_counted_up_to_the_first_validation_that_shows_the_target(target, samples, placed):
-    assert samples_to_target(placed.stages[1], placed.stages[1].results, target) == samples
+PACKAGED = experiment_files(None)
 
 
-def test_the_table_has_means_and_all_seeds(tmp_path):
-    common = {"pipeline": "dpo", "rate": 1e-3, "stages": 2, "peak_memory_bytes": 2**30, "models_held": 1, "gold_start": 0.2}
-    jobs = [
-        Job(seed=seed, seconds=10.0 * seed, gold_end=gold, samples_to_target=n, **common)
-        for seed, gold, n in ((1, 0.5, 64), (3, 0.7, None))
-    ]
-    table = costs_table(jobs, 0.6)
-    (row,) = zip(*[[str(cell) for cell in column.cells] for column in table.columns], strict=True)
-    assert row[:6] == ("dpo", "0.001", "2", "1", "20", "1.00 GiB")
-    assert row[7:9] == ("0.60 (0.50, 0.70)", "64, never")
-    write_costs(tmp_path, jobs, 0.6)
-    told = json.loads((tmp_path / "costs.json").read_text())
-    assert (told["target"], [job["gold_end"] for job in told["jobs"]]) == (0.6, [0.5, 0.7])
+@pytest.fixture(scope="module")
+def reader() -> Iterator[StageReader]:
+    """Calls share a reading of the files."""
+    with composing(None) as hydra:
+        yield StageReader(Composer(hydra), None)
+
+
+@pytest.mark.parametrize("size", ["full", "small"])
+@pytest.mark.parametrize("name", PACKAGED)
+def test_every_packaged_experiment_has_both_sizes_three_seeds_and_an_answer(name: str, size: str, reader: StageReader) -> None:
+    experiment = read_experiment(PACKAGED[name], size)
+    assert experiment.answer == name
+    assert experiment.question.endswith("?")
+    for lines in experiment.arms.values():
+        (seeds,) = [line.partition("=")[2] for line in lines if line.startswith("seed=")]
+        assert len(seeds.split(",")) >= 3
+    typed = [job for arm, lines in experiment.arms.items() for job in reader.split(lines, multirun=True, arm=arm)]
+    files = files_of({job.pipeline for job in typed}, experiment, None)
+    last = {(job.arm, job.pipeline): job for job in without_idle(typed, files)}  # the others differ in values
+    for job in last.values():
+        stages = reader.compose(job, files[job.pipeline], "runs/x")
+        assert [stage.name for stage in stages] == list(files[job.pipeline].stage_names)
+        for stage in stages:
+            stage.kind.check_values(stage.settings)
+
+
+def test_the_files_lie_where_others_look_for_them() -> None:
+    assert all(file.parent == conf_dir() / "experiment" for file in PACKAGED.values())

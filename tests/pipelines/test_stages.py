@@ -212,7 +212,7 @@ def test_a_mistake_is_answered_with_what_to_type(argv: tuple[str, ...], answer: 
 
 BROKEN = [
     ("stages: {a: {options: [loss=sft]}}", "name = None; must be 'mine'"),
-    ("name: mine", "must hold `name` and `stages`"),
+    ("name: mine", "must have a stage or more"),
     ("[1, 2]", "must hold `name` and `stages`"),
     ("{name: mine, stages: {Big: {}}}", "must be lower-case"),
     ("{name: mine, stages: {../a: {}}}", "must be lower-case"),

@@ -1,4 +1,4 @@
-"""`validation.gold` under objectives that sample nothing, and heads whose scores are normalised over samples."""
+"""`validation.gold` and `validation.kl` under objectives that sample nothing, and heads whose scores are normalised over samples."""
 
 from __future__ import annotations
 
@@ -52,6 +52,45 @@ def test_gold_of_the_same_policy_is_the_same_under_any_loss(tmp_path):
 def test_a_gold_scorer_that_is_none_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"validation\.gold = 'vadr'; must be one of .*vader"):
         train(tmp_path / "run", "loss=dpo", "validation.gold=vadr")
+
+
+MOVING = ["optimizer.lr=3e-3", "validation.gold=vader", "validation.kl=true"]
+"""Two steps that move the policy by a nat or more."""
+MEASURED = ["kl", "kl_standard_error", "kl_k3", "kl_k3_standard_error", "reference_nll", "gold"]
+
+
+def test_kl_to_the_reference_is_what_ppo_measures_of_the_same_policy(tmp_path):
+    run, dpo = train(tmp_path / "dpo", "loss=dpo", *MOVING)
+    ppo = ["loss=ppo", "scorer=vader", f"model.path={run.model}", "reference.path=builtin:tiny", "validation.gold=vader"]
+    _, told = train(tmp_path / "ppo", *ppo)
+    assert dpo["val/objective/kl"] > 0.5
+    for name in MEASURED:
+        assert dpo[f"val/objective/{name}"] == pytest.approx(told[f"start/val/objective/{name}"], abs=2e-4), name
+    for name in ("distinct_1", "distinct_2", "length"):
+        assert dpo[f"val/rollout/{name}"] == pytest.approx(told[f"start/val/rollout/{name}"]), name
+    assert abs(dpo["start/val/objective/kl"]) < 1e-6
+    assert [row["step"] for row in read_jsonl(run.metrics) if "val/objective/kl" in row] == [0, 2]
+
+
+def test_kl_under_a_frozen_trunk_is_0_to_the_bit(tmp_path):
+    _, results = train(tmp_path / "run", "loss=con_dph", "loss.dpo_weight=0", "model.train=heads", *MOVING)
+    for name in MEASURED[:4]:
+        assert results[f"val/objective/{name}"] == 0.0, name
+    assert results["val/loss"] != results["start/val/loss"]
+    assert results["models_held"] == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "models"),
+    [(["loss=sft"], 2), (["loss=dpo", "reference.path=builtin:tiny"], 2), (["loss=dpo", "model.adapter=lora"], 1)],
+    ids=["no reference", "another reference", "adapters"],
+)
+def test_kl_is_measured_against_whatever_the_policy_began_as(overrides, models, tmp_path):
+    _, results = train(tmp_path / "run", *overrides, *MOVING, "validation.gold=null")
+    assert abs(results["start/val/objective/kl"]) < 1e-6
+    assert results["val/objective/kl_k3"] > 0.01
+    assert results["models_held"] == models
+    assert "val/objective/gold" not in results
 
 
 def test_scores_of_a_normalised_head_have_mean_0_and_variance_1_over_the_starting_policys_samples(tmp_path):
