@@ -10,14 +10,17 @@ import pandas as pd
 
 from alignkit.analysis.answer import over_seeds
 from alignkit.analysis.bands import implied
-from alignkit.analysis.measures import direction
+from alignkit.analysis.measures import direction, words
 from alignkit.analysis.runs import Runs
 from alignkit.analysis.style import short
-from alignkit.analysis.sweeps import SEED, in_order, keyed, table
+from alignkit.analysis.sweeps import SEED, in_order, keyed, paired, table
 from alignkit.errors import UserError
 
 CONSTANT = "loss.name"
 """Stands in for a second key where only one was swept."""
+
+ROUNDING = 1e-12
+"""Half widths below this share of a mean come from adding float64 numbers, not from seeds."""
 
 
 def swept(runs: Runs) -> list[str]:
@@ -66,6 +69,26 @@ def through_best(runs: Runs, metric: str, keys: Sequence[str]) -> Runs:
     return runs.only((keyed(runs, others) == wanted[others]).all(axis="columns")) if others else runs
 
 
+def against_best(runs: Runs, metric: str) -> pd.DataFrame:
+    """For each swept key how far the result is, with its other values, from that with the best setting's: `sweeps.paired`, key by key.
+
+    Columns `key`, `value`, `baseline`, then `mean`, `low`, `high` of the difference, `seeds` and `p`. A value that has no partner at equal
+    seed and equal other keys is left out: a beta that one loss alone has says nothing of the others.
+    """
+    wanted = best_setting(runs, metric)
+    told = [pd.DataFrame(columns=["key", "value", "baseline", "mean", "low", "high", "seeds", "p"])]
+    for key in swept(runs):
+        try:
+            apart = paired(runs, metric, between=key, baseline=wanted[key])
+        except UserError:  # no value of the key has a partner
+            continue
+        apart = apart[apart["seeds"] > 0].rename(columns={key: "value"})
+        apart.insert(0, "key", key)
+        apart.insert(2, "baseline", wanted[key])
+        told.append(apart)
+    return pd.concat(told[1:] or told, ignore_index=True)
+
+
 def half_widths(runs: Runs, metric: str, *, rows: str, columns: str) -> pd.DataFrame:
     """Half of the 95 % interval over seeds of each mean of `sweeps.pivot`, in its shape; NaN where there is one seed."""
     means = table(runs, metric, [rows, columns])
@@ -75,15 +98,17 @@ def half_widths(runs: Runs, metric: str, *, rows: str, columns: str) -> pd.DataF
 
 
 def summary(runs: Runs, metrics: Sequence[str], by: Sequence[str]) -> pd.DataFrame:
-    """`means` of results by config keys. Results that no run has are left out."""
+    """`means` of results by config keys, in the words of `measures.words`. Results that no run has are left out."""
     known = [metric for metric in dict.fromkeys(metrics) if metric in runs.results]
     rows = in_order(keyed(runs, by), by).join(runs.results[known].apply(pd.to_numeric, errors="coerce"))
-    return means(rows, by, known)
+    return means(rows.rename(columns={metric: words(metric) for metric in known}), by, [words(metric) for metric in known])
 
 
 def means(rows: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
     """A row a combination of `by`, which are its index, for people to read: `seeds`, and each value as `0.613 ± 0.045`, the mean over
-    seeds and half of its 95 % t interval; the mean alone of one seed, nothing where there is none."""
+    seeds and half of its 95 % t interval; the mean alone of one seed, nothing where there is none. Without rows it is empty."""
+    if rows.empty:
+        return pd.DataFrame(columns=["seeds", *values], index=pd.MultiIndex.from_tuples([], names=list(by)))
     over = over_seeds(rows, by, values)
     told = over[[*by, "seeds"]].copy()
     for value in values:
@@ -96,4 +121,4 @@ def worded(mean: float, half: float) -> str:
     """`0.613 ± 0.045`."""
     if not np.isfinite(mean):
         return ""
-    return short(mean) + (f" ± {short(half, like=mean)}" if np.isfinite(half) and half > 0 else "")
+    return short(mean) + (f" ± {short(half, like=mean)}" if np.isfinite(half) and half > ROUNDING * abs(mean) else "")

@@ -19,7 +19,7 @@ from alignkit.errors import UserError
 from alignkit.metrics import DISTINCT_2, GOLD, GOLD_STD, KL, KL_STANDARD_ERROR, VALIDATION
 from alignkit.run_dir import START
 
-LOSS, PIPELINE = "loss.name", "pipeline"
+LOSS, PIPELINE, TRAINED = "loss.name", "pipeline", "model.train"
 END_KL, END_GOLD = VALIDATION + KL, VALIDATION + GOLD
 COLUMNS = ["run", "method", "strength", SEED, "kl", "reward", "kl_error", "reward_error", "distinct_2"]
 SUMMED, LARGEST = ("seconds",), ("models_held", "peak_memory_bytes")
@@ -29,13 +29,16 @@ SUMMED, LARGEST = ("seconds",), ("models_held", "peak_memory_bytes")
 def policies(runs: Runs) -> Runs:
     """The runs that measured a policy's KL and gold reward, but for stages of a pipeline after which another one did, or was to.
 
-    The supervised model that PPO starts from is none, because its KL is one to another reference.
+    The supervised model that PPO starts from is none, because its KL is one to another reference. Neither is a run that trained heads on
+    a frozen trunk: its language model is the reference.
 
     Raises:
         UserError: when no run has both numbers.
     """
     kl, gold = (numbers(runs, name) for name in (END_KL, END_GOLD))
     mask = (kl.abs() < math.inf) & (gold.abs() < math.inf) & ~runs.info["path"].map(goes_on).astype(bool)
+    if TRAINED in runs.config:
+        mask &= runs.config[TRAINED] != "heads"
     if not mask.any():
         raise UserError(
             f"no run has both {END_KL} and {END_GOLD} of a policy. Runs measure them with validation.gold=NAME validation.kl=true."
@@ -66,7 +69,9 @@ def methods(runs: Runs) -> pd.Series[str]:
 
 
 def end_points(runs: Runs) -> pd.DataFrame:
-    """A row a policy, and one a number of samples of a run that ranked some: the points of `figures.frontier` and `matched.at_equal_kl`.
+    """A row a policy, and `best_of_points` of other models: the points of `figures.frontier` and `matched.at_equal_kl`.
+
+    Samples of a policy are left out: the bound on the KL of choosing among them is one to the policy, not to its reference.
 
     Columns: `run`, `method`, `strength` (in words), `seed`, `kl` (nats; of the best of N its bound ln N - (N - 1) / N, arXiv:2210.10760),
     `reward` (gold), the standard errors over held-out samples `kl_error`, `reward_error`, and `distinct_2`; NaN where unknown.
@@ -82,7 +87,9 @@ def end_points(runs: Runs) -> pd.DataFrame:
         reward_error=numbers(own, VALIDATION + GOLD_STD) / np.sqrt(numbers(own, "data/validation")),
         distinct_2=numbers(own, VALIDATION + DISTINCT_2),
     )
-    return pd.concat([points, *best_of_points(runs)], ignore_index=True)
+    ranked = best_of_points(runs)
+    ranked = ranked[~ranked["run"].isin(samplers_of(runs, own))]
+    return pd.concat([points, ranked], ignore_index=True) if len(ranked) else points.reset_index(drop=True)
 
 
 def start_points(runs: Runs) -> pd.DataFrame:
@@ -95,19 +102,37 @@ def start_points(runs: Runs) -> pd.DataFrame:
     return points.drop_duplicates(["method", SEED]).reset_index(drop=True)
 
 
-def best_of_points(runs: Runs) -> Iterator[pd.DataFrame]:
-    """For each N a row a run that sampled and ranked with alignkit.generate."""
+def best_of_points(runs: Runs) -> pd.DataFrame:
+    """A row a run that sampled and ranked with alignkit.generate, and N: as `end_points` has it, of strength `N 4`. Empty without any."""
     sizes = sorted(int(name.split("_")[2].split("/")[0]) for name in map(str, runs.results) if is_best_of(name))
     ranked = pd.Series(False, index=runs.info.index)
     for size in sizes:
-        ranked |= np.isfinite(numbers(runs, f"best_of_{size}/gold"))
+        ranked |= numbers(runs, f"best_of_{size}/gold").abs() < math.inf
     if not ranked.any():
-        return
+        return pd.DataFrame(columns=COLUMNS)
     own = runs.only(ranked)
     labels = strengths(own).replace("", "best of N")
-    for size in sizes:
-        points = placed(own, labels, kl=f"best_of_{size}/kl_bound", reward=f"best_of_{size}/gold")
-        yield points.assign(strength=f"N {size}").dropna(subset=["kl", "reward"])
+    found = [
+        placed(own.only(labels == label), labels[labels == label], kl=f"best_of_{size}/kl_bound", reward=f"best_of_{size}/gold").assign(
+            strength=f"N {size}"
+        )
+        for label in labels.unique()
+        for size in sizes
+    ]
+    return pd.concat(found, ignore_index=True).dropna(subset=["kl", "reward"])
+
+
+def samplers_of(runs: Runs, own: Runs) -> list[str]:
+    """The runs whose model is what some of `own` left."""
+    if not {"run_dir", "model.path"} <= set(runs.config):
+        return []
+    left = {f"{place}/model" for place in own.config["run_dir"]}
+    return [str(run) for run, path in runs.config["model.path"].items() if path in left]
+
+
+def is_best_of(name: str) -> bool:
+    """Whether a result is the gold reward of the best of some N."""
+    return name.startswith("best_of_") and name.endswith("/gold")
 
 
 def placed(runs: Runs, names: pd.Series[str], *, kl: str, reward: str) -> pd.DataFrame:
@@ -115,11 +140,6 @@ def placed(runs: Runs, names: pd.Series[str], *, kl: str, reward: str) -> pd.Dat
     points = pd.DataFrame({"run": runs.info.index, "method": names, SEED: seeds(runs)}, index=runs.info.index)
     points = points.assign(kl=numbers(runs, kl), reward=numbers(runs, reward), strength="")
     return points.assign(kl_error=math.nan, reward_error=math.nan, distinct_2=math.nan)[COLUMNS]
-
-
-def is_best_of(name: str) -> bool:
-    """Whether a result is the gold reward of the best of some N."""
-    return name.startswith("best_of_") and name.endswith("/gold")
 
 
 def costs(runs: Runs) -> pd.DataFrame:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from alignkit.analysis.measures import measure
 from alignkit.analysis.runs import RUN, Runs
 from alignkit.errors import UserError
 from alignkit.metrics import VALIDATION
 from alignkit.run_dir import START
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style_render import CSSDict
 
 SIDES = ("reference", "policy")
 """Columns of samples that training leaves, in the order in which they are read: before and after."""
@@ -60,3 +65,14 @@ def last_samples(runs: Runs, *, prompts: int) -> pd.DataFrame:
     order = {prompt: place for place, prompt in enumerate(shown)}
     kept = own[own["prompt"].isin(shown)].sort_values("prompt", key=lambda column: column.map(order), kind="stable")
     return kept.set_index(["prompt", RUN])[sides]
+
+
+def as_text(frame: pd.DataFrame) -> Styler:
+    """A frame whose cells are sentences, for a notebook: on the left, wrapped, numbers with three significant digits, NaN left empty.
+
+    The same frame gives the same HTML: ids that pandas would draw at random are left out.
+    """
+    cells = {"text-align": "left", "vertical-align": "top", "white-space": "pre-wrap"}
+    heads: CSSDict = {"selector": "th", "props": [("text-align", "left"), ("vertical-align", "top")]}
+    styled = Styler(frame, uuid="text", cell_ids=False).set_table_styles([heads]).set_properties(None, **cells)
+    return styled.format(precision=3, na_rep="", escape="html").format_index(escape="html")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from alignkit.analysis.grids import best_setting, half_widths, means, summary, swept, through_best, widest
+from alignkit.analysis.grids import against_best, best_setting, half_widths, means, summary, swept, through_best, widest
 from alignkit.analysis.runs import Runs, load_runs
 from alignkit.errors import UserError
 
@@ -60,6 +60,24 @@ def test_a_line_through_the_best_setting_varies_its_key_alone(sweep):
     assert through_best(sweep, ACCURACY, [BETA, EPSILON, RATE]) is sweep
 
 
+def test_every_other_value_is_compared_with_the_best_setting(sweep):
+    told = against_best(sweep, ACCURACY).set_index(["key", "value"])
+    assert list(told.index) == [(BETA, 0.1), (EPSILON, 0.0), (EPSILON, 0.2), (RATE, 1e-4)]
+    assert list(told["baseline"]) == [0.5, 0.1, 0.1, 1e-3]
+    # 0.2 * (0.1 - 0.5), -(0.1)^2 twice, 10 * (1e-4 - 1e-3): seeds cancel, so that the interval has no width.
+    assert list(told["mean"]) == pytest.approx([-0.08, -0.01, -0.01, -0.009])
+    assert list(told["low"]) == pytest.approx(list(told["high"]))
+
+
+def test_keys_without_partners_are_not_compared(write_run, tmp_path):
+    for loss, beta in (("dpo", 0.1), ("kto", 0.5)):
+        for seed in (0, 1):
+            write_run(f"{loss}-{seed}", {"loss": {"name": loss, "beta": beta}, "seed": seed}, results={ACCURACY: beta})
+    told = against_best(load_runs(tmp_path), ACCURACY)
+    assert list(told["key"]) == ["loss.name"]  # beta follows from the loss
+    assert list(told["mean"]) == pytest.approx([-0.4])
+
+
 def test_half_widths_are_those_of_student_s_t(sweep):
     plane = through_best(sweep, ACCURACY, [BETA, EPSILON])
     halves = half_widths(plane, ACCURACY, rows=BETA, columns=EPSILON)
@@ -71,11 +89,15 @@ def test_half_widths_are_those_of_student_s_t(sweep):
 def test_a_summary_leaves_out_what_no_run_has_and_sorts_numbers_by_size(sweep):
     told = summary(sweep.only(sweep.config[RATE] == 1e-3), [ACCURACY, "val/objective/kl"], [EPSILON])
     assert list(told.index) == [0.0, 0.1, 0.2]
-    assert list(told.columns) == ["seeds", ACCURACY]
+    assert list(told.columns) == ["seeds", "rewards/accuracies, held out"]
     assert list(told["seeds"]) == [4, 4, 4]
 
 
 def test_means_are_written_with_the_half_of_their_interval():
-    rows = pd.DataFrame({"method": ["a", "a", "b", "c"], "x": [0.5, 0.7, 2.0, np.nan]})
+    rows = pd.DataFrame({"method": ["a", "a", "b", "c", "d", "d", "d"], "x": [0.5, 0.7, 2.0, np.nan, 0.1, 0.1, 0.1]})
     told = means(rows, ["method"], ["x"])
-    assert list(told["x"]) == ["0.600 ± 1.271", "2.00", ""]  # t(0.975, 1) = 12.7062 times 0.1; one seed; none
+    assert list(told["x"]) == ["0.600 ± 1.271", "2.00", "", "0.100"]  # t(0.975, 1) = 12.7062 times 0.1; one seed; none; no spread
+
+
+def test_no_rows_have_no_means():
+    assert means(pd.DataFrame(columns=["method", "x"]), ["method"], ["x"]).empty

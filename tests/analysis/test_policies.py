@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from alignkit.analysis.policies import costs, end_points, policies, start_points
+from alignkit.analysis.policies import best_of_points, costs, end_points, policies, start_points
 from alignkit.analysis.runs import Runs, load_runs
 from alignkit.errors import UserError
 
@@ -50,6 +50,12 @@ def test_a_stage_before_one_that_still_trains_is_no_policy(write_pipeline, tmp_p
     write_pipeline("a", {"sft": measured(0.5, 0.2), "ppo": {}}, unfinished="ppo")
     write_pipeline("b", {"dpo": measured(2.0, 0.7)})
     assert policies(load_runs(tmp_path)).names == ["b/dpo"]
+
+
+def test_heads_on_a_frozen_trunk_are_no_policy(write_run, tmp_path):
+    write_run("a", {"loss": {"name": "con_dph"}, "model": {"train": "heads"}, "seed": 0}, results=measured(0.0, 0.1))
+    write_run("b", {"loss": {"name": "con_dph"}, "model": {"train": "all"}, "seed": 0}, results=measured(2.0, 0.7))
+    assert policies(load_runs(tmp_path)).names == ["b"]
 
 
 def test_runs_without_kl_are_told_what_to_type(write_run, tmp_path):
@@ -109,6 +115,30 @@ def test_the_best_of_n_stands_at_its_bound(write_run, tmp_path):
     assert list(ranked["kl"]) == [0.0, math.log(4) - 0.75]
     assert list(ranked["reward"]) == [0.2, 0.7]
     assert list(points["kl"]) == [2.0, 0.0, math.log(4) - 0.75]
+
+
+def test_two_ways_of_ranking_are_two_methods_each_in_order_of_n(write_run, tmp_path):
+    write_run("dpo", {"loss": {"name": "dpo"}, "seed": 0}, results=measured(2.0, 0.6))
+    for name, head in (("one", "dph"), ("two", "reward")):
+        best = {f"best_of_{n}/{what}": value for n in (2, 16) for what, value in (("gold", 0.1 * n), ("kl_bound", math.log(n)))}
+        write_run(name, {"scorer": {"head": head}, "loss": {"name": "con_dph"}, "seed": 0}, results=best)
+    points = end_points(load_runs(tmp_path))
+    ranked = points[points["strength"].str.startswith("N ")]
+    assert list(zip(ranked["method"], ranked["strength"], strict=True)) == [
+        ("head dph", "N 2"),
+        ("head dph", "N 16"),
+        ("head reward", "N 2"),
+        ("head reward", "N 16"),
+    ]
+
+
+def test_samples_of_a_policy_are_not_at_the_bound(write_run, tmp_path):
+    policy = write_run("dph", {"loss": {"name": "con_dph"}, "seed": 0}, results=measured(2.0, 0.6))
+    best = {"best_of_4/gold": 0.7, "best_of_4/kl_bound": math.log(4) - 0.75}
+    write_run("best", {"model": {"path": f"{policy.path}/model"}, "seed": 0}, results=best)
+    runs = load_runs(tmp_path)
+    assert list(end_points(runs)["run"]) == ["dph"]
+    assert list(best_of_points(runs)["reward"]) == [0.7]
 
 
 def test_pipelines_that_end_with_one_loss_are_two_methods(write_run, tmp_path):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 
+import pandas as pd
 import pytest
 
-from alignkit.analysis.readings import last_samples, logged, start_and_end
+from alignkit.analysis.readings import as_text, last_samples, logged, start_and_end
 from alignkit.analysis.runs import load_runs
 from alignkit.errors import UserError
 
@@ -48,3 +49,14 @@ def test_samples_are_the_last_ones_of_each_run(write_run, tmp_path):
 
 def test_runs_without_samples_have_an_empty_frame(two_losses):
     assert last_samples(two_losses, prompts=2).empty
+
+
+def test_text_is_escaped_and_the_same_each_time():
+    frame = pd.DataFrame({"policy": ["<b>bold</b> & so on"], "reward": [0.123456], "none": [math.nan]}, index=["<i>prompt</i>"])
+    told = as_text(frame).to_html()
+    assert "&lt;b&gt;bold&lt;/b&gt; &amp; so on" in told
+    assert "&lt;i&gt;prompt&lt;/i&gt;" in told
+    assert "<b>" not in told
+    assert ">0.123<" in told
+    assert "nan" not in told
+    assert told == as_text(frame).to_html()

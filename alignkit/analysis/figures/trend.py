@@ -16,6 +16,8 @@ from alignkit.analysis.style import legend_below, looks, name_axes, panels
 from alignkit.errors import UserError
 
 BARS = "bars: 95 % t intervals over seeds; small: single seeds"
+APART = 1.06
+"""Factor between the places of two settings at one size."""
 MILLIONS = 1e5
 """From here on sizes are written in millions."""
 
@@ -48,13 +50,16 @@ def draw(axes: Axes, rows: pd.DataFrame, size: str, value: str, *, by: str) -> d
     """Draw the lines of one value; their handles by setting, for a legend."""
     styles = looks(map(str, rows[by]))
     sizes = sorted(set(rows[size]))
+    apart = {name: APART ** (place - (len(styles) - 1) / 2) for place, name in enumerate(styles)}  # else they hide each other
     handles: dict[str, ErrorbarContainer] = {}
     for setting, group in rows.groupby(by, sort=False):
         look = styles[str(setting)]
         means = over_seeds(group, [size], [value]).sort_values(size)
-        axes.plot(group[size], group[value], color=look.colour, marker=look.marker, linestyle="", markersize=2.4, alpha=0.45)
+        axes.plot(
+            group[size] * apart[str(setting)], group[value], color=look.colour, marker=look.marker, linestyle="", markersize=2.4, alpha=0.45
+        )
         handles[str(setting)] = axes.errorbar(
-            means[size],
+            means[size] * apart[str(setting)],
             means[value],
             yerr=(means[f"{value} high"] - means[value]).to_numpy() if means[f"{value} high"].notna().any() else None,
             color=look.colour,
