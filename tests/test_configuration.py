@@ -44,7 +44,7 @@ WRONG = [
     ("loss=dpo loss.epsilon=0.1", r"^loss\.epsilon: dpo has no option 'epsilon'; .*cdpo, con_dph, .*sep_dph have it\.$"),
     ("loss=sft +loss.head.dropout=0.1", r"^loss\.head: sft has no option 'head'; bradley_terry, .*con_dph, .*sep_dph, trpo have it"),
     ("optimizer=rmsprop optimizer.beta1=0.9", r"^optimizer\.beta1: rmsprop has no option 'beta1'; adamw.* ha(s|ve) it"),
-    ("dataset=hh_rlhf dataset.noise=0.1", r"^dataset\.noise: hh_rlhf has no option 'noise'; reviews has it"),
+    ("dataset=hh_rlhf dataset.noise=0.1", r"^dataset\.noise: hh_rlhf has no option 'noise'; imdb, reviews, reviews_unpaired have it"),
     ("batch.size=4", r"^batch\.size: no such key"),
     ("loss.options.beta=1", r"^loss\.options: no such key"),
     ("model.lora.rank=abc", r"^model\.lora\.rank = 'abc'; must be a whole number"),
