@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from alignkit.run_dir import START
 LOSS, PIPELINE, TRAINED = "loss.name", "pipeline", "model.train"
 END_KL, END_GOLD = VALIDATION + KL, VALIDATION + GOLD
 COLUMNS = ["run", "method", "strength", SEED, "kl", "reward", "kl_error", "reward_error", "distinct_2"]
+BEST_OF_GOLD = re.compile(r"best_of_(\d+)/gold")
 SUMMED, LARGEST = ("seconds",), ("models_held", "peak_memory_bytes")
 """What a pipeline costs: results that its stages add to, and those of which the largest counts."""
 
@@ -104,7 +106,7 @@ def start_points(runs: Runs) -> pd.DataFrame:
 
 def best_of_points(runs: Runs) -> pd.DataFrame:
     """A row a run that sampled and ranked with alignkit.generate, and N: as `end_points` has it, of strength `N 4`. Empty without any."""
-    sizes = sorted(int(name.split("_")[2].split("/")[0]) for name in map(str, runs.results) if is_best_of(name))
+    sizes = best_of_sizes(runs.results)
     ranked = pd.Series(False, index=runs.info.index)
     for size in sizes:
         ranked |= numbers(runs, f"best_of_{size}/gold").abs() < math.inf
@@ -130,9 +132,10 @@ def samplers_of(runs: Runs, own: Runs) -> list[str]:
     return [str(run) for run, path in runs.config["model.path"].items() if path in left]
 
 
-def is_best_of(name: str) -> bool:
-    """Whether a result is the gold reward of the best of some N."""
-    return name.startswith("best_of_") and name.endswith("/gold")
+def best_of_sizes(results: Iterable[object]) -> list[int]:
+    """Every N of which the gold reward of the best of N is among names of results."""
+    found = (BEST_OF_GOLD.fullmatch(str(name)) for name in results)
+    return sorted(int(match[1]) for match in found if match is not None)
 
 
 def placed(runs: Runs, names: pd.Series[str], *, kl: str, reward: str) -> pd.DataFrame:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from alignkit.analysis.answer import Answer, over_seeds, spoken, stages
+from alignkit.analysis.policies import best_of_sizes
 from alignkit.analysis.runs import Runs
 from alignkit.analysis.style import legend_below, looks, name_axes, panels
 from alignkit.analysis.sweeps import interval
@@ -16,7 +15,6 @@ from alignkit.analysis.sweeps import interval
 TARGET = 0.6
 """Gold reward that samples are counted up to."""
 GOLD = "val/objective/gold"
-BEST_OF = re.compile(r"best_of_\d+/gold")
 LAST = ("ppo", "dpo", "dph")
 """The stages whose learning rate is varied, and whose gold reward counts: the last that train."""
 
@@ -64,9 +62,9 @@ def measured(runs: Runs) -> pd.DataFrame:
             "gold": float(reached[GOLD]),
             "samples": samples_to_target(runs, last),
         }
-        for name in filter(BEST_OF.fullmatch, map(str, results)):
-            if len(values := results[name].dropna()):
-                row[name.removesuffix("/gold").replace("_", " ")] = float(values.iloc[0])
+        for size in best_of_sizes(results):
+            if len(values := results[f"best_of_{size}/gold"].dropna()):
+                row[f"best of {size}"] = float(values.iloc[0])
         rows.append(row)
     return pd.DataFrame(rows)
 

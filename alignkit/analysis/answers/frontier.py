@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from alignkit.analysis.answer import Answer, rows_of, spoken
 from alignkit.analysis.figures.frontier import frontier
 from alignkit.analysis.matched import at_equal_kl, reach
+from alignkit.analysis.policies import best_of_sizes
 from alignkit.analysis.runs import Runs
 from alignkit.analysis.sweeps import Interval
 from alignkit.errors import UserError
@@ -63,9 +64,8 @@ def trained_points(runs: Runs) -> pd.DataFrame:
 
 def best_of_points(runs: Runs) -> pd.DataFrame:
     """A row an N of each stage that sampled and ranked: the bound on its KL, and its gold reward."""
-    sizes = sorted(int(name.removeprefix("best_of_").removesuffix("/gold")) for name in map(str, runs.results) if is_best_of(name))
     told = []
-    for count in sizes:
+    for count in best_of_sizes(runs.results):
         names = {"reward": f"best_of_{count}/gold", "kl": f"best_of_{count}/kl_bound"}
         told.append(rows_of(runs, SAMPLING, results=names).assign(strength=count))
     if not told:
@@ -73,11 +73,6 @@ def best_of_points(runs: Runs) -> pd.DataFrame:
     points = pd.concat(told, ignore_index=True)
     points["method"] = points["arm"].map(lambda arm: WORDS.get(arm, arm))
     return points
-
-
-def is_best_of(name: str) -> bool:
-    """Whether a result is the gold reward of the best of some N."""
-    return name.startswith("best_of_") and name.endswith("/gold")
 
 
 def starts(trained: pd.DataFrame, sampled: pd.DataFrame) -> pd.DataFrame:

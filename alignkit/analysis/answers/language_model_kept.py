@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from alignkit.analysis.answer import Answer, over_seeds, rows_of, spoken
+from alignkit.analysis.policies import best_of_sizes
 from alignkit.analysis.runs import Runs
 from alignkit.analysis.style import COLOURS, NORMAL, SMALL, legend_below, panels
 from alignkit.analysis.sweeps import interval
@@ -49,9 +50,7 @@ def measured(runs: Runs) -> pd.DataFrame:
     jobs["kept"] = [
         prints.get(text["run"].get(job, ""), "") == prints.get(run, None) for job, run in zip(jobs.index, jobs["run"], strict=True)
     ]
-    sizes = [
-        int(name.split("_")[2].split("/")[0]) for name in map(str, runs.results) if name.startswith("best_of_") and name.endswith("/gold")
-    ]
+    sizes = best_of_sizes(runs.results)
     jobs["best of N"] = np.nan
     jobs["N"] = max(sizes, default=0)
     if sizes:

@@ -7,7 +7,6 @@ standard deviations over its samples, the true one's in VADER's unit.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from alignkit.analysis.answer import Answer, over_seeds, rows_of, spoken
 from alignkit.analysis.contrasts import chosen, contrast, sign, told
 from alignkit.analysis.peaks import BEST_OF_N, TRAINED, Shape, at, falls, fitted
+from alignkit.analysis.policies import best_of_sizes
 from alignkit.analysis.runs import RUN, Runs
 from alignkit.analysis.style import legend_below, looks, name_axes, panels
 from alignkit.analysis.sweeps import SEED, interval
@@ -28,7 +28,6 @@ PPO, BEST = "PPO", "best of N"
 SHAPES: dict[str, Shape] = {PPO: TRAINED, BEST: BEST_OF_N}
 TRUE = "the true reward"
 CURVES = (VALIDATION + KL, VALIDATION + SCORES, VALIDATION + GOLD)
-COUNT = re.compile(r"best_of_(\d+)/gold")
 BY = ["method", "reward"]
 VALUES = ("d, end", "own reward, end", "gold, end", "fall", "alpha", "beta")
 
@@ -76,7 +75,7 @@ def course_of_training(runs: Runs, run: str) -> pd.DataFrame:
 def course_of_samples(runs: Runs, run: str) -> pd.DataFrame:
     """The same at each N of a run that ranked samples. Its KL is the bound ln N - (N - 1) / N."""
     results = runs.results.loc[run].dropna()
-    counts = sorted(int(found[1]) for name in results.index if (found := COUNT.fullmatch(str(name))))
+    counts = best_of_sizes(results.index)
     values = (np.array([results[f"best_of_{n}/{part}"] for n in counts], dtype=np.float64) for part in ("kl_bound", "score", "gold"))
     return gains(counts, *values)
 
