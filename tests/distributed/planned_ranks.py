@@ -9,13 +9,14 @@ import json
 import sys
 from collections import Counter
 from contextlib import nullcontext
-from pathlib import Path
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -62,10 +63,10 @@ def held(tensors: list[Tensor]) -> int:
     return sum({part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in parts}.values())
 
 
-def resident(field: str) -> int:
-    """Bytes of this process, now (`VmRSS`) or at most (`VmHWM`)."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status[field].split()[0]) * 1024
+def highest(told: profile) -> int:
+    """Bytes of tensors at the highest, above those alive when the profiler came."""
+    changes = (event.nbytes() for event in told.profiler.kineto_results.events() if event.name() == "[memory]")
+    return max(accumulate(changes))
 
 
 def take_step(strategy: str, overrides: list[str]) -> dict[str, Any]:
@@ -73,11 +74,11 @@ def take_step(strategy: str, overrides: list[str]) -> dict[str, Any]:
     (settings,) = precheck(overrides)
     inputs = read_inputs(settings)
     torch.manual_seed(0)
-    before = resident("VmRSS")
     checkpointing = settings.model.checkpointing == "full"
     module = build_module(settings, inputs, inputs.config, checkpointing=checkpointing, mode=nullcontext())
     batch = read_load(run_steps(settings, inputs, plan_packing(settings.batch, module.backbone))).heaviest[0]
     cut(module, strategy, settings.precision.lightning)
+    whole = held([*module.parameters(), *module.buffers()])
     copy = None
     if strategy == "ddp":
         module.forward = lambda batch: module.evaluate(batch).sum()  # what DistributedDataParallel calls
@@ -86,12 +87,12 @@ def take_step(strategy: str, overrides: list[str]) -> dict[str, Any]:
     with precision_plugin(settings, "cpu").forward_context():
         for _ in range(2):  # in the second one the optimizer's state is there
             optimizer.zero_grad()
-            Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten
-            with Sent() as sent:
+            kept = held([tensor for values in optimizer.state.values() for tensor in values.values() if isinstance(tensor, Tensor)])
+            with Sent() as sent, profile(activities=[ProfilerActivity.CPU], profile_memory=True) as told:
                 (module.evaluate(batch).sum() if copy is None else copy(batch)).backward()
                 for parameter in module.heads.parameters() if strategy == "fsdp" else ():
                     torch.distributed.all_reduce(parameter.grad)  # what is not cut
-            optimizer.step()
+                optimizer.step()
     policy = [tensor for part in (module.backbone, module.heads) for tensor in (*part.parameters(), *part.buffers())]
     return {
         "weights": held(policy),
@@ -100,7 +101,7 @@ def take_step(strategy: str, overrides: list[str]) -> dict[str, Any]:
             [tensor for values in optimizer.state.values() for tensor in values.values() if isinstance(tensor, Tensor)]
         ),
         "sent": sent.bytes,
-        "peak": resident("VmHWM") - before,
+        "peak": whole + kept + highest(told),
     }
 
 
