@@ -60,6 +60,11 @@ class RunDir:
         return self.path / "samples.jsonl"
 
     @property
+    def pairs(self) -> Path:
+        """One JSON object a held-out pair, of the newest validation: texts, tokens, rewards."""
+        return self.path / "pairs.jsonl"
+
+    @property
     def results(self) -> Path:
         """Final and best values, costs, fingerprints, counts; one flat object."""
         return self.path / "results.json"
@@ -115,9 +120,7 @@ class RunDir:
 
     def write_results(self, values: Mapping[str, Scalar]) -> None:
         """Write `results.json` whole or not at all."""
-        draft = self.results.with_suffix(".json.part")
-        draft.write_text(json.dumps({k: jsonable(v) for k, v in values.items()}, indent=2) + "\n")
-        draft.replace(self.results)
+        replace_text(self.results, json.dumps({k: jsonable(v) for k, v in values.items()}, indent=2) + "\n")
 
 
 def jsonable(value: Scalar) -> Scalar:
@@ -128,7 +131,7 @@ def jsonable(value: Scalar) -> Scalar:
 def append_jsonl(path: Path, row: Mapping[str, Scalar]) -> None:
     """Append one JSON object as one line."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({k: jsonable(v) for k, v in row.items()}, ensure_ascii=False) + "\n")
+        file.write(json_line(row))
 
 
 def forget_after(path: Path, step: int) -> None:
@@ -136,9 +139,24 @@ def forget_after(path: Path, step: int) -> None:
     if path.exists():
         with path.open(encoding="utf-8") as file:
             kept = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= step]
-        draft = path.with_name(f"{path.name}.part")
-        draft.write_text("".join(kept), encoding="utf-8")
-        draft.replace(path)
+        replace_text(path, "".join(kept))
+
+
+def rewrite_jsonl(path: Path, rows: Iterable[Mapping[str, Scalar]]) -> None:
+    """Write JSON objects, one a line, in place of what the file held: whole or not at all."""
+    replace_text(path, "".join(json_line(row) for row in rows))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    draft = path.with_name(f"{path.name}.part")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def json_line(row: Mapping[str, Scalar]) -> str:
+    """One JSON object as one line."""
+    return json.dumps({k: jsonable(v) for k, v in row.items()}, ensure_ascii=False) + "\n"
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Scalar]]:

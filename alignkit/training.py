@@ -20,6 +20,7 @@ from alignkit.assembly import Job, assemble, plan_packing, say
 from alignkit.callbacks.certificate import Certificate
 from alignkit.callbacks.checkpoint_files import CheckpointFiles
 from alignkit.callbacks.gradient_cosine import GradientCosine
+from alignkit.callbacks.held_out_pairs import HeldOutPairs
 from alignkit.callbacks.held_out_samples import HeldOutSamples
 from alignkit.callbacks.interruption import Interruption, Stopped
 from alignkit.callbacks.metrics_log import MetricsLog
@@ -108,6 +109,8 @@ def fit(
         policy_is = job.models.reference_is_policy
         checks = [Certificate(job.data.steps.examples, terminator=job.inputs.terminator, reference_is_policy=policy_is)]
     extra: list[Callback] = [Pruning(run)] if run.trial.exists() else []
+    if isinstance(job.module, AlignmentModule):
+        extra.append(HeldOutPairs(run, job.inputs.prepared.validation, job.inputs.tokenizer))
     if (settings.validation.gold is not None or settings.validation.kl) and isinstance(job.module, AlignmentModule):
         extra.append(held_out_samples(settings, job))
     cut_models(settings, job.module)
@@ -263,7 +266,7 @@ def go_back(run: RunDir) -> int:
     except (OSError, RuntimeError, KeyError, pickle.UnpicklingError, EOFError) as error:
         raise UserError(f"resume = {run.path}: {run.last_checkpoint.name} cannot be read ({type(error).__name__}: {error})") from None
     if ranks.is_first():
-        for file in (run.metrics, run.samples):
+        for file in (run.metrics, run.samples, run.pairs):
             forget_after(file, steps_done)
     ranks.wait_for_all()
     say(f"resume: from step {steps_done}")

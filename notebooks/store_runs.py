@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-RUN_FILES = ("config.yaml", "metrics.jsonl", "results.json", "samples.jsonl")
+RUN_FILES = ("config.yaml", "metrics.jsonl", "results.json", "samples.jsonl", "pairs.jsonl")
 SWEEP = "sweep.json"
 FILES = (*RUN_FILES, SWEEP, "pipeline.json", "experiment.json")
 DRAWN = '"completions"'

@@ -35,7 +35,7 @@ CALLS = "python -m alignkit."
 STATEMENTS = (ast.Import, ast.ImportFrom, ast.Assign, ast.Expr)
 OWN_WORK = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.IfExp, ast.BinOp, ast.AugAssign, ast.NamedExpr)
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|tmp|Users|work|var|private|mnt|opt|usr)/|[A-Za-z]:\\\\?Users")
-LARGEST_NOTEBOOK, LARGEST_STORE = 400_000, 1_000_000  # bytes
+LARGEST_NOTEBOOK, LARGEST_STORE = 400_000, 1_200_000  # bytes
 
 
 def read(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Arrays with a number a pair or a completion, as figures take them. Runs store means alone: such numbers come from scoring once more."""
+"""Arrays with a number a pair or a completion, as figures take them: columns of `pairs_of`, or anybody's own."""
 
 from __future__ import annotations
 

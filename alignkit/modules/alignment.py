@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast, final
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from alignkit.batches import PackedBatch, StepBatch
@@ -93,10 +95,12 @@ class AlignmentModule(SteppingModule):
         if self.steps_done % self.recipe.log_every == 0 or self.steps_done == self.recipe.steps:
             self._log_training(rate, norm)
 
-    def validation_step(self, batch: PackedBatch, index: int) -> None:
+    def validation_step(self, batch: PackedBatch, index: int) -> Mapping[str, Tensor]:
+        """Takes in a micro-batch; returns its metrics, one value a pair or completion, for callbacks."""
         evaluation = self.evaluate(batch)
         self.validation_means.update(evaluation.metrics)
         self.diagnostics.update(evaluation, index * readers() + reader())
+        return evaluation.metrics
 
     def on_validation_epoch_end(self) -> None:
         means = self.objective.with_total(self.validation_means.compute()) | self.diagnostics.compute()

@@ -72,3 +72,12 @@ def test_one_rank_writes_the_files(runs: Runs) -> None:
     steps = [(row["step"], "val/loss" in row) for row in rows(runs["ddp", "dpo"])]
     assert len(steps) == len(set(steps)), "a row was written twice"
     assert len(list(read_jsonl(runs["ddp", "dpo"].samples))) == 3, "one prompt at each of three validations"
+
+
+@pytest.mark.parametrize("loss", ["dpo", "dph", "reward"])
+@pytest.mark.parametrize("way", WAYS)
+def test_single_pairs_of_all_ranks_are_those_of_one_process(way: str, loss: str, runs: Runs) -> None:
+    ours, theirs = (list(read_jsonl(runs[one, loss].pairs)) for one in (way, "one"))
+    assert len(theirs) == 7
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine == pytest.approx(other, abs=1e-3)

@@ -88,9 +88,11 @@ def same(left: Any, right: Any) -> bool:
 
 
 def check_equal(run: RunDir, other: RunDir) -> None:
-    """Metrics, samples, weights, heads, optimiser, random states, and whatever else a checkpoint holds but paths and times."""
+    """Metrics, samples, pairs, weights, heads, optimiser, random states, and whatever else a checkpoint holds but paths and times."""
     assert rows(run) == rows(other)
     assert list(read_jsonl(run.samples)) == list(read_jsonl(other.samples))
+    assert run.pairs.exists() == other.pairs.exists()
+    assert not run.pairs.exists() or run.pairs.read_text() == other.pairs.read_text()
     assert (run.model / "model.safetensors").read_bytes() == (other.model / "model.safetensors").read_bytes()
     assert run.heads.exists() == other.heads.exists()
     if run.heads.exists():

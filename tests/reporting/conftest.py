@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from alignkit.run_dir import RunDir
+from alignkit.run_dir import RunDir, rewrite_jsonl
 
 Maker = Callable[..., Path]
 
@@ -22,6 +22,7 @@ def make_run(
     results: Mapping[str, Any] | None = None,
     history: Sequence[Mapping[str, Any]] = (),
     samples: Sequence[Mapping[str, Any]] = (),
+    pairs: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """A run; without results one that has not ended."""
     run = RunDir.create(path)
@@ -32,6 +33,8 @@ def make_run(
         run.append_metrics(values, step=row["step"], epoch=row.get("epoch", 0.0))
     if samples:
         run.samples.write_text("".join(json.dumps(row) + "\n" for row in samples), encoding="utf-8")
+    if pairs:
+        rewrite_jsonl(run.pairs, pairs)
     if results is not None:
         run.write_results({"steps": 40, **results})
     return path

@@ -25,6 +25,12 @@ BETAS = (0.05, 0.1, 0.5)
 CONTRASTS = (Path(__file__).parent / "contrasts.js").read_text(encoding="utf-8")
 
 
+def pair(number: int, margin: float) -> dict[str, object]:
+    texts = {"prompt": f"{number} {BREAKOUT}", "chosen": f"good {EVIL}", "rejected": f"bad {number} {EVIL}"}
+    tokens = {"chosen_tokens": 3, "rejected_tokens": 4}
+    return {"step": 40, **texts, **tokens, "rewards/chosen": margin, "rewards/rejected": 0.0}
+
+
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory, run_maker: Any) -> Path:
     """A sweep of 12 runs and one that has not ended, with names, values and texts that would like to be code."""
@@ -49,7 +55,10 @@ def page_file(tmp_path_factory: pytest.TempPathFactory, run_maker: Any) -> Path:
                     {"step": step, "prompt": BREAKOUT, "policy": f"a great film {EVIL}", "reference": f"a dull film {BREAKOUT}"}
                     for step in (0, 40)
                 ]
-                run_maker(folder / f"<b>{name}-{beta}-{seed}", config=config, results=results, history=history, samples=samples)
+                pairs = [pair(number, 0.5 - number % 2) for number in range(30)]
+                run_maker(
+                    folder / f"<b>{name}-{beta}-{seed}", config=config, results=results, history=history, samples=samples, pairs=pairs
+                )
     run_maker(folder / "running <i>", config={"loss": {"name": "ipo", "beta": 0.1}, "seed": 7}, history=[{"step": 3, "train/loss": 0.5}])
     report([str(folder), "-o", str(folder / "report.html"), "--title", f"Title {EVIL}"])
     return folder / "report.html"
@@ -238,6 +247,14 @@ def test_words_that_differ_are_marked(wide: Watched) -> None:
     page.locator("#marks").uncheck()
     expect(page.locator("#texts ins, #texts del")).to_have_count(0)
     page.locator("#marks").check()
+
+
+def test_pairs_that_rewards_contradict_are_told_with_their_texts(wide: Watched) -> None:
+    section = wide.page.locator("#data-counts")
+    expect(section).to_contain_text("15 of 30 pairs, by most of the 13 runs")
+    rows = section.locator("table.disputes tbody tr")
+    expect(rows).to_have_count(12)
+    assert EVIL in rows.first.inner_text()
 
 
 def test_what_has_no_results_says_so(wide: Watched) -> None:

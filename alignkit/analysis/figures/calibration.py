@@ -55,8 +55,8 @@ def calibration(margins: Sequence[float], correct: Sequence[bool]) -> Figure:
     sizes = 10 + 110 * counts[there] / counts.max()
     axes.scatter(stated, share, s=sizes, color=COLOURS[0], edgecolors="white", linewidths=0.5, zorder=3)
     axes.set_xlim(0.485, 1.015)
-    axes.set_ylim(min(0.48, min(w.low for w in wilson) - 0.02), 1.03)
+    axes.set_ylim(min(0.48, min(w.low for w in wilson) - 0.02) - 0.12, 1.03)  # room for the note, where no point is
     name_axes(axes, "confidence: sigmoid(|margin|)", "share of pairs ordered rightly")
-    note(axes, f"calibration error {error:.3f}\n{len(gaps)} pairs")
+    note(axes, f"calibration error {error:.3f}\n{len(gaps)} pairs", x=0.55, y=0.15)
     legend_below(figure, [bars, perfect], ["measured", "perfectly calibrated"], title="bars: 95 % Wilson intervals; area: pairs")  # type: ignore[list-item]
     return figure
