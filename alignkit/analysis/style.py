@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 COLUMN = 3.4
 """Width of a figure in one column of a two-column page, inches."""
@@ -80,6 +80,12 @@ def plain(axes: Axes) -> None:
     for name in ("x", "y"):
         axes.ticklabel_format(axis=name, useOffset=False)
         getattr(axes, f"{name}axis").get_offset_text().set_fontsize(SMALL)
+
+
+def log_scale(axes: Axes) -> None:
+    """Powers along the vertical axis, and no numbers between them."""
+    axes.set_yscale("log")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def name_axes(axes: Axes, x: str, y: str) -> None:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from alignkit.analysis.answer import Answer, over_seeds, rows_of, spoken
 from alignkit.analysis.runs import Runs
-from alignkit.analysis.style import MUTED, NORMAL, legend_below, looks, name_axes, panels
+from alignkit.analysis.style import MUTED, NORMAL, legend_below, log_scale, looks, name_axes, panels
 from alignkit.analysis.sweeps import interval
 
 TOLERANCE = 0.01
@@ -62,16 +62,19 @@ def drawn(runs: Runs, jobs: pd.DataFrame) -> Figure:
             look = styles[str(job.loss)]
             (handles[str(job.loss)],) = place.plot(own["step"], own["value"] / beta, color=look.colour, linestyle=look.line, linewidth=1.1)
         place.axhline(optimum("ipo", beta), color=MUTED, linewidth=0.9, linestyle=":")
-        place.set_yscale("log")
+        log_scale(place)
         place.set_title(f"tau = beta = {beta:g}", fontsize=NORMAL)
         name_axes(place, "optimiser steps", "h (nats)")
+    lows, highs = zip(*(place.get_ylim() for place in axes[: len(betas)]), strict=True)
+    for place in axes[: len(betas)]:
+        place.set_ylim(min(lows), max(highs))
     ipo = jobs[jobs["loss"] == "ipo"]
     for run, tau in zip(ipo["run"], ipo["beta"].astype(float), strict=True):
         own = losses[losses["run"] == run].sort_values("step")
         shade = 1 if tau == betas[0] else 0.5
         axes[-1].plot(own["step"], np.sqrt(own["value"]) / optimum("ipo", tau), color=styles["ipo"].colour, alpha=shade, linewidth=1)
     axes[-1].axhline(TOLERANCE, color=MUTED, linewidth=0.9, linestyle="--")
-    axes[-1].set_yscale("log")
+    log_scale(axes[-1])
     axes[-1].set_title("ipo, distance from its optimum", fontsize=NORMAL)
     name_axes(axes[-1], "optimiser steps", "distance / optimum")
     title = (
