@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import typing
 from pathlib import Path
+from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -14,6 +16,7 @@ from alignkit.command_line import check_paths
 from alignkit.configuration import check_config
 from alignkit.errors import UserError
 from alignkit.metrics import VALIDATION
+from alignkit.older_configs import completed
 from alignkit.run_dir import RunDir, read_jsonl
 from alignkit.settings import RunSettings
 
@@ -69,7 +72,11 @@ def read_settings(run: RunDir, where: str = RESUME) -> RunSettings:
     if not isinstance(config, DictConfig) or not config:
         raise UserError(f"{where} = {run.path}: {run.config.name} is empty: the run was stopped before it began. Begin it again elsewhere.")
     try:
-        return dataclasses.replace(check_config(config), run_dir=str(run.path))
+        whole, lacking = completed(typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=False)))
+        settings = dataclasses.replace(check_config(OmegaConf.create(whole)), run_dir=str(run.path))
+        if lacking:
+            print(f"{where}: {run.config.name} is of an older version; by default {', '.join(lacking)}", flush=True)
+        return settings
     except UserError as error:
         raise UserError(f"{where} = {run.path}: its {run.config.name} says: {error}") from None
 

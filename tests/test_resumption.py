@@ -61,6 +61,44 @@ def test_a_config_that_a_run_wrote_is_what_it_began_with(overrides, tmp_path):
     assert run_to_resume(read_flags([f"resume={run.path}"])) == (run, begun(run, *overrides))
 
 
+OLDER = [("validation", "kl"), ("model", "lora", "export"), ("dataset", "length_bias"), ("loss", "head", "normalize"), ("reference",)]
+
+
+def without(run: RunDir, *keys: str) -> dict[str, object]:
+    """Take a key out of the config that a run wrote."""
+    config = inner = yaml.safe_load(run.config.read_text())
+    for key in keys[:-1]:
+        inner = inner[key]
+    del inner[keys[-1]]
+    run.config.write_text(yaml.safe_dump(config))
+    return config
+
+
+@pytest.mark.parametrize("keys", OLDER, ids=".".join)
+def test_a_key_that_came_later_has_its_default(keys, tmp_path, capsys):
+    run = stopped(tmp_path / "run")
+    without(run, *keys)
+    assert run_to_resume(read_flags([f"resume={run.path}"])) == (run, begun(run))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("resume: config.yaml is of an older version;")
+    assert line.endswith(".".join(keys))
+
+
+def test_a_part_of_an_objective_is_not_filled_with_those_of_the_default(tmp_path):
+    overrides = ("loss=composite", "loss.parts={only: {loss: dpo, beta: 0.2}}")
+    run = stopped(tmp_path / "run", *overrides)
+    without(run, "validation", "kl")
+    assert run_to_resume(read_flags([f"resume={run.path}"])) == (run, begun(run, *overrides))
+
+
+def test_what_only_a_users_own_option_can_know_stays_missing(tmp_path):
+    run = stopped(tmp_path / "run")
+    config = without(run, "model", "path")
+    config["model"]["name"] = "mine"
+    run.config.write_text(yaml.safe_dump(config))
+    assert "model.path is missing" in refusal(f"resume={run.path}")
+
+
 def test_a_directory_may_be_moved_and_named_in_any_way(tmp_path, monkeypatch):
     run = stopped(tmp_path / "a")
     moved = run.path.rename(tmp_path / "beta=0.1,epsilon=0")
