@@ -5,10 +5,11 @@ It reads nothing but the jobs' directories, so that it does not matter which lau
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,8 @@ def showing(watch: Watching, total: int) -> Iterator[None]:
     """Show how the jobs of a sweep fare until the block ends. `total`: jobs that there will be."""
     over = threading.Event()
     with own_terminal() as terminal:
-        follow = follow_live if terminal.isatty() else follow_in_lines
+        ended = [view.job.job for view in watch.look() if view.status not in (NOT_RUN, RUNNING)]
+        follow = follow_live if terminal.isatty() else functools.partial(follow_in_lines, before=ended)
         thread = threading.Thread(target=follow, args=(watch, total, terminal, over.wait), daemon=True)
         thread.start()
         try:
@@ -135,9 +137,11 @@ def showing(watch: Watching, total: int) -> Iterator[None]:
             thread.join()
 
 
-def follow_in_lines(watch: Watching, total: int, terminal: TextIO, over: Callable[[float], bool]) -> None:
-    """One line when a job starts, and one when it ends."""
-    told: dict[int, str] = {}
+def follow_in_lines(watch: Watching, total: int, terminal: TextIO, over: Callable[[float], bool], before: Collection[int] = ()) -> None:
+    """One line when a job starts, and one when it ends; one for all that had ended `before`."""
+    told = dict.fromkeys(before, "")
+    if told:
+        print(f"{len(told)} of {total} jobs had ended before", file=terminal, flush=True)
     is_last = False
     while not is_last:
         is_last = over(PERIOD)

@@ -85,7 +85,10 @@ def test_without_a_terminal_there_is_a_line_when_a_job_starts_and_one_when_it_en
 def test_what_is_shown_is_whole_when_the_sweep_is_over(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with showing(Watch(folder), 3):
         pass
-    assert capsys.readouterr().out.count("seed=1: done") == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "1 of 3 jobs had ended before"  # which is all that is said of it
+    assert [line for line in lines if "seed=1" in line] == []
+    assert lines[-1].startswith("[2/3] seed=2: failed")
 
 
 def test_only_whole_rows_at_the_end_of_a_file_are_read(tmp_path: Path) -> None:
