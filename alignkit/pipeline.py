@@ -17,6 +17,7 @@ from alignkit.command_line import is_question, read_flags
 from alignkit.errors import UserError
 from alignkit.help_page import head_comment
 from alignkit.job import CRASHED, DONE, WRONG_INPUT, ending, show
+from alignkit.launching.placement import check_alone
 from alignkit.pipelines.experiment import Experiment, experiment_files, keep, take_workers, unfold
 from alignkit.pipelines.files import pipeline_files, read_pipeline
 from alignkit.pipelines.progress import StageWatch
@@ -76,6 +77,7 @@ def main() -> int:
         flags = read_flags(argv)
         if is_question(flags):
             return answer(flags)
+        check_alone(command="python -m alignkit.pipeline", what="pipeline")
         flags, workers = take_workers(flags)
         flags, experiment = unfold(flags)
         command = read_command(flags, experiment)

@@ -100,6 +100,16 @@ def test_stages_run_in_order_each_in_its_directory(
     assert {file.name for file in mine.iterdir()} <= {"sft", "dpo", "pipeline.json", "pipeline.lock"}
 
 
+def test_a_pipeline_that_a_launcher_multiplied_is_refused(
+    command: Command, trained: list[RunSettings], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert command(*DPO, "run_dir=mine") == 2
+    assert "each would run the whole pipeline. Type python -m alignkit.pipeline ... without torchrun" in capsys.readouterr().err
+    assert trained == []
+    assert not (tmp_path / "mine").exists()
+
+
 def test_the_record_says_what_each_stage_was_and_reached(command: Command, tmp_path: Path) -> None:
     assert command(*DPO, "run_dir=mine", "steps=200", "stages.dpo.loss.beta=0.2") == 0
     sft, dpo = record(tmp_path / "mine")

@@ -79,8 +79,8 @@ def check_start(hardware: HardwareSettings, environ: Mapping[str, str] = os.envi
         )
 
 
-def check_alone(environ: Mapping[str, str] = os.environ) -> None:
-    """Refuse a sweep that torchrun or srun multiplied: each of its processes would run all jobs.
+def check_alone(environ: Mapping[str, str] = os.environ, *, command: str = "python -m alignkit.train -m", what: str = "sweep") -> None:
+    """Refuse a sweep, or a pipeline, that torchrun or srun multiplied: each of its processes would run all of it.
 
     Raises:
         UserError: saying what to type.
@@ -88,6 +88,6 @@ def check_alone(environ: Mapping[str, str] = os.environ) -> None:
     for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
         if int(environ.get(name, "1")) > 1:
             raise UserError(
-                f"-m in {environ[name]} processes at once: each would run the whole sweep. Type python -m alignkit.train -m ... without "
-                "torchrun or srun: each job starts its own processes."
+                f"{command.removeprefix('python -m ')} in {environ[name]} processes at once: each would run the whole {what}. "
+                f"Type {command} ... without torchrun or srun: each run starts its own processes."
             )
