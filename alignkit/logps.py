@@ -22,6 +22,10 @@ GRADIENT_ELEMENTS = 2**21
 one takes a float32 copy of it there."""
 
 
+SOFTMAX_ELEMENTS = 2**21
+"""On CPUs so many logits of a chunk are widened to float32 at a time: the product is one, and what follows goes row by row."""
+
+
 class TokenScores(NamedTuple):
     """What the vocabulary says about each completion token."""
 
@@ -128,9 +132,10 @@ class _TokenScores(torch.autograd.Function):
         states, matrix = hidden.to(dtype), weight.to(dtype)
         logps, top1 = [], []
         for part, ids in zip(*_chunks(states, targets, weight.shape[0]), strict=True):
-            logits = _logits(part, matrix, bias)
-            top1.append(logits.gather(-1, ids[:, None])[:, 0] >= logits.amax(-1))
-            logps.append(logits.log_softmax(-1).gather(-1, ids[:, None])[:, 0])
+            for rows, own in zip(*_softmax_blocks(_product(part, matrix), ids), strict=True):
+                logits = _widened(rows, bias)
+                top1.append(logits.gather(-1, own[:, None])[:, 0] >= logits.amax(-1))
+                logps.append(logits.log_softmax(-1).gather(-1, own[:, None])[:, 0])
         ctx.save_for_backward(hidden, weight, bias, targets)
         ctx.dtype, ctx.gradient = dtype, gradient
         ranked = torch.cat(top1)
@@ -143,10 +148,13 @@ class _TokenScores(torch.autograd.Function):
         states, matrix = hidden.to(ctx.dtype), weight.to(ctx.dtype)
         sums = _VocabularyGradients(hidden, weight, bias, matrix, ctx.needs_input_grad[:3], ctx.gradient)
         for part, ids, grad in zip(*_chunks(states, targets, weight.shape[0], gradients[0]), strict=True):
-            # d logp / d logits = onehot(target) - softmax
-            delta = _logits(part, matrix, bias).softmax(-1).mul_(-grad[:, None])
-            delta.scatter_add_(1, ids[:, None], grad[:, None])
-            sums.add(delta, part)
+            # d logp / d logits = onehot(target) - softmax, in place of the logits. The gradient of a bias sums it before it is rounded.
+            product = _product(part, matrix)
+            for rows, own, of_own in zip(*_softmax_blocks(product, ids, grad), strict=True):
+                delta = _widened(rows, bias).softmax(-1).mul_(-of_own[:, None]).scatter_add_(1, own[:, None], of_own[:, None])
+                sums.add_bias(delta)
+                rows.copy_(delta)
+            sums.add(product, part)
         return (*sums.result(), None, None, None)
 
 
@@ -171,7 +179,9 @@ class _TokenEntropies(torch.autograd.Function):
         for part, entropy, grad in zip(*_chunks(states, entropies, weight.shape[0], gradients[0]), strict=True):
             # d H / d logits = -p (log p + H)
             logps = _logits(part, matrix, bias).log_softmax(-1)
-            sums.add(logps.exp().mul_(logps + entropy[:, None]).mul_(-grad[:, None]), part)
+            delta = logps.exp().mul_(logps + entropy[:, None]).mul_(-grad[:, None])
+            sums.add_bias(delta)
+            sums.add(delta, part)
         return (*sums.result(), None)
 
 
@@ -210,6 +220,7 @@ class _TokenDivergences(torch.autograd.Function):
                 logits = _logits(part, matrix, bias).detach().requires_grad_()
                 values = ctx.divergence(logits.log_softmax(-1), other_logps)
             (delta,) = torch.autograd.grad(values, logits, grad)
+            sums.add_bias(delta)
             sums.add(delta, part)
         return (*sums.result(), None, None, None, None, None)
 
@@ -236,8 +247,6 @@ class _VocabularyGradients:
 
     def add(self, delta: Tensor, part: Tensor) -> None:
         """Take in the gradient [n, V] of the logits of the states [n, D]; the parts come in the order of `hidden`."""
-        if self.of_bias is not None:
-            self.of_bias += delta.sum(0)
         delta = delta.to(self.matrix.dtype)
         if self.wants_hidden:
             self.of_hidden.append((delta @ self.matrix).to(self.hidden.dtype))
@@ -247,6 +256,11 @@ class _VocabularyGradients:
             rows = max(1, GRADIENT_ELEMENTS // part.shape[1]) if part.device.type == "cpu" else delta.shape[1]
             for block, total in zip(delta.T.split(rows), self.of_weight.split(rows), strict=True):
                 total += block @ part
+
+    def add_bias(self, delta: Tensor) -> None:
+        """Take in the gradient [n, V] of logits for the bias alone."""
+        if self.of_bias is not None:
+            self.of_bias += delta.sum(0)
 
     def result(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         return (
@@ -264,9 +278,22 @@ def _product_dtype(hidden: Tensor) -> torch.dtype:
 
 
 def _logits(states: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    return _widened(_product(states, matrix), bias)
+
+
+def _product(states: Tensor, matrix: Tensor) -> Tensor:
     with torch.autocast(states.device.type, enabled=False):
-        logits = F.linear(states, matrix).to(torch.promote_types(torch.float32, states.dtype))
+        return F.linear(states, matrix)
+
+
+def _widened(product: Tensor, bias: Tensor | None) -> Tensor:
+    logits = product.to(torch.promote_types(torch.float32, product.dtype))
     return logits if bias is None else logits + bias.to(logits.dtype)
+
+
+def _softmax_blocks(product: Tensor, *others: Tensor) -> tuple[tuple[Tensor, ...], ...]:
+    size = max(1, SOFTMAX_ELEMENTS // product.shape[1]) if product.device.type == "cpu" else max(1, product.shape[0])
+    return tuple(tensor.split(size) for tensor in (product, *others))
 
 
 def _chunks(states: Tensor, targets: Tensor, vocabulary: int, *others: Tensor) -> tuple[tuple[Tensor, ...], ...]:

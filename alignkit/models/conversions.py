@@ -24,17 +24,20 @@ PRODUCTS = frozenset([F.linear, torch.addmm, torch.matmul, Tensor.matmul])
 
 
 @contextmanager
-def conversions_kept(device: str) -> Iterator[None]:
+def conversions_kept(device: str) -> Iterator[Callable[[Tensor], Tensor]]:
     """Keep what autocast makes of each weight that is trained until the end, when it is let go.
 
     Lightning's autocast keeps nothing, since weights change within it: this is for where they do not, as between two optimiser steps.
     Without autocast this does nothing.
+
+    Yields:
+        What a product reads of a tensor, for code that multiplies by itself.
     """
     if not torch.is_autocast_enabled(device):
-        yield
+        yield _as_it_is
         return
-    with _Kept(device):
-        yield
+    with _Kept(device) as kept:
+        yield kept.converted
 
 
 @final
@@ -56,11 +59,12 @@ class _Kept(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func in PRODUCTS and torch.is_grad_enabled() and torch.is_autocast_enabled(self._device):  # heads leave autocast
-            args = [self._converted(arg) if isinstance(arg, Tensor) and arg.dtype is torch.float32 else arg for arg in args]
+            args = [self.converted(arg) if isinstance(arg, Tensor) else arg for arg in args]
         return func(*args, **(kwargs or {}))
 
-    def _converted(self, tensor: Tensor) -> Tensor:
-        if not tensor.requires_grad:
+    def converted(self, tensor: Tensor) -> Tensor:
+        """A float32 tensor that needs a gradient in the products' type; others as they are, for autocast to convert."""
+        if not tensor.requires_grad or tensor.dtype is not torch.float32:
             return tensor
         converted: Tensor = _Converted.apply(tensor, self._conversion(tensor))  # type: ignore[no-untyped-call]
         return converted
@@ -73,6 +77,10 @@ class _Kept(TorchFunctionMode):
         if self._input is None or self._input[0] is not tensor or self._input[1] != tensor._version:
             self._input = tensor, tensor._version, tensor.detach().to(self._dtype)
         return self._input[2]
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 class _Converted(torch.autograd.Function):

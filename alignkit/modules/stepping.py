@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 from alignkit.errors import DivergedError
 from alignkit.models.backbone import Backbone
 from alignkit.models.conversions import conversions_kept
+from alignkit.models.recomputation import Recomputation
 from alignkit.models.reference import CachedReference, LiveReference, MovingReference, check_reference
 from alignkit.models.sharding import whole_weights
 from alignkit.modules.forward import Parts
@@ -52,6 +53,7 @@ class SteppingModule(LightningModule, ABC):
         self.examples_done = self.completions_done = self.tokens_done = 0
         self.training_seconds = 0.0
         """Of training steps alone: no validation, no start."""
+        self._recomputation: Recomputation | None = None
         self.mesh: DeviceMesh | None = None
         """The processes among which the models are cut, `data_parallel` by `tensor_parallel`; None where each holds all of them."""
 
@@ -118,10 +120,12 @@ class SteppingModule(LightningModule, ABC):
 
     @contextmanager
     def frugal_gradients(self) -> Iterator[None]:
-        """Between two optimiser steps: weights are converted once, and no gradient waits for another."""
+        """Between two optimiser steps: weights are converted once, cheap middle results are not kept, and no gradient waits for another."""
         with ExitStack() as stack:
             if self.mesh is None:  # weights that are cut come and go
-                stack.enter_context(conversions_kept(self.device.type))
+                convert = stack.enter_context(conversions_kept(self.device.type))
+                self._recomputation = self._recomputation or Recomputation(self.backbone.decoder)
+                stack.enter_context(self._recomputation(convert))
                 if not isinstance(self.trainer.strategy, ParallelStrategy):
                     stack.enter_context(self.backbone.adding_gradients())
             yield
