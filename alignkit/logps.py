@@ -22,7 +22,7 @@ GRADIENT_ELEMENTS = 2**21
 one takes a float32 copy of it there."""
 
 
-SOFTMAX_ELEMENTS = 2**21
+SOFTMAX_ELEMENTS = 2**20
 """On CPUs so many logits of a chunk are widened to float32 at a time: the product is one, and what follows goes row by row."""
 
 
@@ -35,7 +35,15 @@ class TokenScores(NamedTuple):
     """[N] bool, True where the token is the model's first choice. Carries no gradient."""
 
 
-def token_scores(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, *, gradient: Tensor | None = None) -> TokenScores:
+def token_scores(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    *,
+    gradient: Tensor | None = None,
+    converted: Tensor | None = None,
+) -> TokenScores:
     """Log-probability of each target under `softmax(hidden @ weight.T + bias)`.
 
     Products run in autocast's dtype where autocast is on; the softmax and all sums are float32. Forward and backward both
@@ -49,10 +57,12 @@ def token_scores(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: T
         targets: [N] int64.
         gradient: [V, D] float32, of `weight` so far. The backward pass adds to it chunk by chunk and returns none, so that there are
             never two of these matrices. None: the gradient of `weight` is returned.
+        converted: [V, D], `weight` in the products' dtype, where that is kept.
     """
     if hidden.shape[0] != targets.shape[0]:
         raise ValueError(f"{hidden.shape[0]} hidden states for {targets.shape[0]} target tokens")
-    logps, top1 = _TokenScores.apply(hidden, weight, bias, targets, _product_dtype(hidden), gradient)  # type: ignore[no-untyped-call]
+    dtype = _product_dtype(hidden)
+    logps, top1 = _TokenScores.apply(hidden, weight, bias, targets, dtype, gradient, converted)  # type: ignore[no-untyped-call]
     return TokenScores(logps, top1)
 
 
@@ -127,9 +137,16 @@ class _TokenScores(torch.autograd.Function):
     # log_softmax and softmax are one fused pass over a row; logsumexp and exp are many, and on CPUs ten times slower.
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, dtype: torch.dtype, gradient: Tensor | None
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        dtype: torch.dtype,
+        gradient: Tensor | None,
+        converted: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        states, matrix = hidden.to(dtype), weight.to(dtype)
+        states, matrix = hidden.to(dtype), weight.to(dtype) if converted is None else converted
         logps, top1 = [], []
         for part, ids in zip(*_chunks(states, targets, weight.shape[0]), strict=True):
             for rows, own in zip(*_softmax_blocks(_product(part, matrix), ids), strict=True):
@@ -137,7 +154,7 @@ class _TokenScores(torch.autograd.Function):
                 top1.append(logits.gather(-1, own[:, None])[:, 0] >= logits.amax(-1))
                 logps.append(logits.log_softmax(-1).gather(-1, own[:, None])[:, 0])
         ctx.save_for_backward(hidden, weight, bias, targets)
-        ctx.dtype, ctx.gradient = dtype, gradient
+        ctx.dtype, ctx.gradient, ctx.converted = dtype, gradient, converted
         ranked = torch.cat(top1)
         ctx.mark_non_differentiable(ranked)
         return torch.cat(logps), ranked
@@ -145,7 +162,7 @@ class _TokenScores(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets = ctx.saved_tensors
-        states, matrix = hidden.to(ctx.dtype), weight.to(ctx.dtype)
+        states, matrix = hidden.to(ctx.dtype), weight.to(ctx.dtype) if ctx.converted is None else ctx.converted
         sums = _VocabularyGradients(hidden, weight, bias, matrix, ctx.needs_input_grad[:3], ctx.gradient)
         for part, ids, grad in zip(*_chunks(states, targets, weight.shape[0], gradients[0]), strict=True):
             # d logp / d logits = onehot(target) - softmax, in place of the logits. The gradient of a bias sums it before it is rounded.
@@ -155,7 +172,7 @@ class _TokenScores(torch.autograd.Function):
                 sums.add_bias(delta)
                 rows.copy_(delta)
             sums.add(product, part)
-        return (*sums.result(), None, None, None)
+        return (*sums.result(), None, None, None, None)
 
 
 class _TokenEntropies(torch.autograd.Function):

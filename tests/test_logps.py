@@ -34,9 +34,11 @@ def directly(policy: list, reference: list, loss: DivergenceLoss) -> torch.Tenso
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 50, 10**9])
+@pytest.mark.parametrize("block", [1, 20, 10**9])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_chunks_equal_the_plain_log_softmax_forward_and_backward(chunk, with_bias, monkeypatch):
+def test_chunks_equal_the_plain_log_softmax_forward_and_backward(chunk, block, with_bias, monkeypatch):
     monkeypatch.setattr(logps, "CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(logps, "SOFTMAX_ELEMENTS", block)
     torch.manual_seed(0)
     hidden = torch.randn(11, 5, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)

@@ -44,6 +44,8 @@ class Backbone(nn.Module):
         """How packed rows attend."""
         self.adds_gradients = False
         """Whether the vocabulary part adds its gradient to what is there: see `adding_gradients`."""
+        self.conversion: Callable[[Tensor], Tensor] | None = None
+        """Where conversions of weights are kept, what products read of a weight: see `conversions_kept`."""
         if self.lm.get_output_embeddings() is None:
             raise UserError(f"model.path = {lm.name_or_path!r}: a {type(lm).__name__} has no output embedding; a causal LM is needed.")
 
@@ -145,7 +147,9 @@ class Backbone(nn.Module):
         """Log-probs [N] of the batch's completion tokens under softmax(logits / temperature); `hidden` [R * T, D] comes from
         `hidden_states`."""
         states, weight, bias = self.vocabulary(hidden, batch, temperature=temperature)
-        return token_scores(states, weight, bias, batch.target_ids, gradient=self._gradient_of(weight))
+        converted = None if self.conversion is None else self.conversion(weight).detach()
+        gradient = self._gradient_of(weight)
+        return token_scores(states, weight, bias, batch.target_ids, gradient=gradient, converted=converted)
 
     def token_entropies(self, hidden: Tensor, batch: PackedBatch, *, temperature: float = 1.0) -> Tensor:
         """Entropies [N], nats, of what the batch's completion tokens were drawn from."""
@@ -165,6 +169,15 @@ class Backbone(nn.Module):
         if temperature != 1.0:  # logits are linear in both
             states, bias = states / temperature, None if bias is None else bias / temperature
         return states, _whole(head.weight), None if bias is None else _whole(bias)
+
+    @contextmanager
+    def converting(self, conversion: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """Let the vocabulary part read kept conversions of its weights, as all other products do."""
+        self.conversion = conversion
+        try:
+            yield
+        finally:
+            self.conversion = None
 
     @contextmanager
     def adding_gradients(self) -> Iterator[None]:

@@ -126,6 +126,7 @@ class SteppingModule(LightningModule, ABC):
                 convert = stack.enter_context(conversions_kept(self.device.type))
                 self._recomputation = self._recomputation or Recomputation(self.backbone.decoder)
                 stack.enter_context(self._recomputation(convert))
+                stack.enter_context(self.backbone.converting(convert))
                 if not isinstance(self.trainer.strategy, ParallelStrategy):
                     stack.enter_context(self.backbone.adding_gradients())
             yield

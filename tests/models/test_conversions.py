@@ -132,6 +132,27 @@ def test_gradients_of_the_vocabulary_may_be_added_to_what_is_there(tied, lm_fact
     assert backbone.adds_gradients is False
 
 
+def test_the_vocabulary_part_reads_kept_conversions_and_says_the_same_to_the_bit(lm_factory, examples_factory):
+    backbone = Backbone(lm_factory("llama"))
+    (batch,) = micro_batches(examples_factory(3), Packing(layout="packed", tokens=1000))
+
+    def scored() -> tuple[torch.Tensor, torch.Tensor]:
+        backbone.zero_grad()
+        logps = backbone.token_scores(backbone.hidden_states(batch), batch).logps
+        logps.sum().backward()
+        return logps.detach(), backbone.lm.get_output_embeddings().weight.grad.clone()
+
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False), conversions_kept("cpu") as convert:
+        usual = scored()
+        with backbone.converting(convert):
+            kept = scored()
+            backbone.lm.get_output_embeddings().weight.data.mul_(3)
+            still = scored()
+    assert all(torch.equal(one, other) for one, other in zip(usual, kept, strict=True))
+    assert torch.equal(still[0], kept[0])  # what was kept is what is read
+    assert backbone.conversion is None
+
+
 def test_kept_conversions_are_let_go(lm):
     weight = lm.model.layers[0].mlp.up_proj
     state = torch.ones(1, weight.in_features)
