@@ -9,21 +9,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK_ELEMENTS = 2**23
-"""Logits alive at a time: 8 M, 32 MB in float32, whatever the number of tokens and the vocabulary. Every chunk adds to the
-gradient of the whole vocabulary matrix, so that small ones are slow."""
-
-
-GRADIENT_ELEMENTS = 2**21
-"""On CPUs a chunk's share of the vocabulary's gradient is made and added in blocks of so many elements: to add a bf16 matrix to a float32
-one takes a float32 copy of it there."""
-
-
-SOFTMAX_ELEMENTS = 2**20
-"""On CPUs so many logits of a chunk are widened to float32 at a time: the product is one, and what follows goes row by row."""
+from alignkit.vocabulary import VocabularyGradients, chunk_rows, chunks, logits_of, product_dtype, product_of, softmax_blocks, widened
 
 
 class TokenScores(NamedTuple):
@@ -61,7 +49,7 @@ def token_scores(
     """
     if hidden.shape[0] != targets.shape[0]:
         raise ValueError(f"{hidden.shape[0]} hidden states for {targets.shape[0]} target tokens")
-    dtype = _product_dtype(hidden)
+    dtype = product_dtype(hidden)
     logps, top1 = _TokenScores.apply(hidden, weight, bias, targets, dtype, gradient, converted)  # type: ignore[no-untyped-call]
     return TokenScores(logps, top1)
 
@@ -74,7 +62,7 @@ def token_entropies(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
         weight: [V, D], the output embedding.
         bias: [V] or None.
     """
-    entropies: Tensor = _TokenEntropies.apply(hidden, weight, bias, _product_dtype(hidden))  # type: ignore[no-untyped-call]
+    entropies: Tensor = _TokenEntropies.apply(hidden, weight, bias, product_dtype(hidden))  # type: ignore[no-untyped-call]
     return entropies
 
 
@@ -111,16 +99,11 @@ def token_divergences(
             f"the policy's vocabulary has {policy_weight.shape[0]} rows, the reference's {reference_weight.shape[0]}; "
             "a divergence over the vocabulary needs the same one."
         )
-    dtypes = _product_dtype(policy_hidden), _product_dtype(reference_hidden)
+    dtypes = product_dtype(policy_hidden), product_dtype(reference_hidden)
     policy = policy_hidden, policy_weight, policy_bias
     reference = reference_hidden.detach(), reference_weight.detach(), None if reference_bias is None else reference_bias.detach()
     values: Tensor = _TokenDivergences.apply(*policy, *reference, divergence, dtypes)  # type: ignore[no-untyped-call]
     return values
-
-
-def chunk_rows(vocabulary: int) -> int:
-    """Rows of logits that are alive at a time."""
-    return max(1, CHUNK_ELEMENTS // vocabulary)
 
 
 def completion_sums(token_values: Tensor, completion_index: Tensor, completions: int) -> Tensor:
@@ -148,9 +131,9 @@ class _TokenScores(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         states, matrix = hidden.to(dtype), weight.to(dtype) if converted is None else converted
         logps, top1 = [], []
-        for part, ids in zip(*_chunks(states, targets, weight.shape[0]), strict=True):
-            for rows, own in zip(*_softmax_blocks(_product(part, matrix), ids), strict=True):
-                logits = _widened(rows, bias)
+        for part, ids in zip(*chunks(states, targets, weight.shape[0]), strict=True):
+            for rows, own in zip(*softmax_blocks(product_of(part, matrix), ids), strict=True):
+                logits = widened(rows, bias)
                 top1.append(logits.gather(-1, own[:, None])[:, 0] >= logits.amax(-1))
                 logps.append(logits.log_softmax(-1).gather(-1, own[:, None])[:, 0])
         ctx.save_for_backward(hidden, weight, bias, targets)
@@ -163,12 +146,12 @@ class _TokenScores(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets = ctx.saved_tensors
         states, matrix = hidden.to(ctx.dtype), weight.to(ctx.dtype) if ctx.converted is None else ctx.converted
-        sums = _VocabularyGradients(hidden, weight, bias, matrix, ctx.needs_input_grad[:3], ctx.gradient)
-        for part, ids, grad in zip(*_chunks(states, targets, weight.shape[0], gradients[0]), strict=True):
+        sums = VocabularyGradients(hidden, weight, bias, matrix, ctx.needs_input_grad[:3], ctx.gradient)
+        for part, ids, grad in zip(*chunks(states, targets, weight.shape[0], gradients[0]), strict=True):
             # d logp / d logits = onehot(target) - softmax, in place of the logits. The gradient of a bias sums it before it is rounded.
-            product = _product(part, matrix)
-            for rows, own, of_own in zip(*_softmax_blocks(product, ids, grad), strict=True):
-                delta = _widened(rows, bias).softmax(-1).mul_(-of_own[:, None]).scatter_add_(1, own[:, None], of_own[:, None])
+            product = product_of(part, matrix)
+            for rows, own, of_own in zip(*softmax_blocks(product, ids, grad), strict=True):
+                delta = widened(rows, bias).softmax(-1).mul_(-of_own[:, None]).scatter_add_(1, own[:, None], of_own[:, None])
                 sums.add_bias(delta)
                 rows.copy_(delta)
             sums.add(product, part)
@@ -181,7 +164,7 @@ class _TokenEntropies(torch.autograd.Function):
         states, matrix = hidden.to(dtype), weight.to(dtype)
         entropies = []
         for part in states.split(chunk_rows(weight.shape[0])):
-            logps = _logits(part, matrix, bias).log_softmax(-1)
+            logps = logits_of(part, matrix, bias).log_softmax(-1)
             entropies.append(-(logps.exp() * logps).sum(-1))
         values = torch.cat(entropies)
         ctx.save_for_backward(hidden, weight, bias, values)
@@ -192,10 +175,10 @@ class _TokenEntropies(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, entropies = ctx.saved_tensors
         states, matrix = hidden.to(ctx.dtype), weight.to(ctx.dtype)
-        sums = _VocabularyGradients(hidden, weight, bias, matrix, ctx.needs_input_grad[:3])
-        for part, entropy, grad in zip(*_chunks(states, entropies, weight.shape[0], gradients[0]), strict=True):
+        sums = VocabularyGradients(hidden, weight, bias, matrix, ctx.needs_input_grad[:3])
+        for part, entropy, grad in zip(*chunks(states, entropies, weight.shape[0], gradients[0]), strict=True):
             # d H / d logits = -p (log p + H)
-            logps = _logits(part, matrix, bias).log_softmax(-1)
+            logps = logits_of(part, matrix, bias).log_softmax(-1)
             delta = logps.exp().mul_(logps + entropy[:, None]).mul_(-grad[:, None])
             sums.add_bias(delta)
             sums.add(delta, part)
@@ -218,9 +201,9 @@ class _TokenDivergences(torch.autograd.Function):
         states, matrix = hidden.to(dtypes[0]), weight.to(dtypes[0])
         other_states, other_matrix = other_hidden.to(dtypes[1]), other_weight.to(dtypes[1])
         values = []
-        for part, other_part in zip(*_chunks(states, other_states, weight.shape[0]), strict=True):
-            other_logps = _logits(other_part, other_matrix, other_bias).log_softmax(-1)
-            values.append(divergence(_logits(part, matrix, bias).log_softmax(-1), other_logps))
+        for part, other_part in zip(*chunks(states, other_states, weight.shape[0]), strict=True):
+            other_logps = logits_of(other_part, other_matrix, other_bias).log_softmax(-1)
+            values.append(divergence(logits_of(part, matrix, bias).log_softmax(-1), other_logps))
         ctx.save_for_backward(hidden, weight, bias, other_hidden, other_weight, other_bias)
         ctx.divergence, ctx.dtypes = divergence, dtypes
         return torch.cat(values)
@@ -230,89 +213,13 @@ class _TokenDivergences(torch.autograd.Function):
         hidden, weight, bias, other_hidden, other_weight, other_bias = ctx.saved_tensors
         states, matrix = hidden.to(ctx.dtypes[0]), weight.to(ctx.dtypes[0])
         other_states, other_matrix = other_hidden.to(ctx.dtypes[1]), other_weight.to(ctx.dtypes[1])
-        sums = _VocabularyGradients(hidden, weight, bias, matrix, ctx.needs_input_grad[:3])
-        for part, other_part, grad in zip(*_chunks(states, other_states, weight.shape[0], gradients[0]), strict=True):
-            other_logps = _logits(other_part, other_matrix, other_bias).log_softmax(-1)
+        sums = VocabularyGradients(hidden, weight, bias, matrix, ctx.needs_input_grad[:3])
+        for part, other_part, grad in zip(*chunks(states, other_states, weight.shape[0], gradients[0]), strict=True):
+            other_logps = logits_of(other_part, other_matrix, other_bias).log_softmax(-1)
             with torch.enable_grad():
-                logits = _logits(part, matrix, bias).detach().requires_grad_()
+                logits = logits_of(part, matrix, bias).detach().requires_grad_()
                 values = ctx.divergence(logits.log_softmax(-1), other_logps)
             (delta,) = torch.autograd.grad(values, logits, grad)
             sums.add_bias(delta)
             sums.add(delta, part)
         return (*sums.result(), None, None, None, None, None)
-
-
-class _VocabularyGradients:
-    """Gradients of `states @ weight.T + bias` from those of the logits, chunk by chunk; those of the weights are summed in float32."""
-
-    def __init__(
-        self,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        matrix: Tensor,
-        wants: tuple[bool, bool, bool],
-        gradient: Tensor | None = None,
-    ) -> None:
-        """`gradient`: of `weight` so far, which is then added to."""
-        self.hidden, self.weight, self.bias, self.matrix = hidden, weight, bias, matrix
-        self.wants_hidden, self.wants_weight, wants_bias = wants
-        self.sums = torch.promote_types(torch.float32, weight.dtype)
-        self.of_hidden: list[Tensor] = []
-        self.of_weight, self.is_there = gradient, gradient is not None
-        self.of_bias = torch.zeros(bias.shape, dtype=self.sums, device=bias.device) if bias is not None and wants_bias else None
-
-    def add(self, delta: Tensor, part: Tensor) -> None:
-        """Take in the gradient [n, V] of the logits of the states [n, D]; the parts come in the order of `hidden`."""
-        delta = delta.to(self.matrix.dtype)
-        if self.wants_hidden:
-            self.of_hidden.append((delta @ self.matrix).to(self.hidden.dtype))
-        if self.wants_weight:
-            if self.of_weight is None:
-                self.of_weight = torch.zeros_like(self.weight, dtype=self.sums)
-            rows = max(1, GRADIENT_ELEMENTS // part.shape[1]) if part.device.type == "cpu" else delta.shape[1]
-            for block, total in zip(delta.T.split(rows), self.of_weight.split(rows), strict=True):
-                total += block @ part
-
-    def add_bias(self, delta: Tensor) -> None:
-        """Take in the gradient [n, V] of logits for the bias alone."""
-        if self.of_bias is not None:
-            self.of_bias += delta.sum(0)
-
-    def result(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        return (
-            torch.cat(self.of_hidden) if self.wants_hidden else None,
-            None if self.of_weight is None or self.is_there else self.of_weight.to(self.weight.dtype),
-            None if self.of_bias is None or self.bias is None else self.of_bias.to(self.bias.dtype),
-        )
-
-
-def _product_dtype(hidden: Tensor) -> torch.dtype:
-    kind = hidden.device.type
-    if torch.is_autocast_enabled(kind) and hidden.dtype != torch.float64:
-        return torch.get_autocast_dtype(kind)
-    return hidden.dtype
-
-
-def _logits(states: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-    return _widened(_product(states, matrix), bias)
-
-
-def _product(states: Tensor, matrix: Tensor) -> Tensor:
-    with torch.autocast(states.device.type, enabled=False):
-        return F.linear(states, matrix)
-
-
-def _widened(product: Tensor, bias: Tensor | None) -> Tensor:
-    logits = product.to(torch.promote_types(torch.float32, product.dtype))
-    return logits if bias is None else logits + bias.to(logits.dtype)
-
-
-def _softmax_blocks(product: Tensor, *others: Tensor) -> tuple[tuple[Tensor, ...], ...]:
-    size = max(1, SOFTMAX_ELEMENTS // product.shape[1]) if product.device.type == "cpu" else max(1, product.shape[0])
-    return tuple(tensor.split(size) for tensor in (product, *others))
-
-
-def _chunks(states: Tensor, targets: Tensor, vocabulary: int, *others: Tensor) -> tuple[tuple[Tensor, ...], ...]:
-    size = chunk_rows(vocabulary)
-    return tuple(tensor.split(size) for tensor in (states, targets, *others))

@@ -22,11 +22,10 @@ NOT_KEPT = ("defaults", "hydra")
 def completed(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """A run's config with all keys that a run has now, and the dotted keys that it lacked. What it has is left as it is."""
     root = yaml.safe_load((conf_dir() / "train.yaml").read_text(encoding="utf-8"))
-    chosen = {group: option for line in root["defaults"] if isinstance(line, dict) for group, option in line.items()}
+    chosen = {group: option for line in root["defaults"] if isinstance(line, dict) for group, option in line.items() if option}
     values: dict[str, Any] = {key: value for key, value in root.items() if key not in NOT_KEPT}
     for group, option in chosen.items():
-        options = packaged(group) if option is not None and (conf_dir() / group).is_dir() else {}
-        own = config.get(group)
+        options, own = packaged(group), config.get(group)
         names = [str(own.get(key)) for key in CHOSEN_BY] if isinstance(own, Mapping) else [option]
         # Options of the user's own, and code from elsewhere, are nobody's older version.
         if known := next((name for name in names if name in options), None):

@@ -104,17 +104,9 @@ def fit(
     """Validate, train, validate, save. Raises what `train` raises, after everything is saved."""
     loggers: list[Logger] = [MetricsLog(run, steps_per_epoch=job.data.steps.steps_per_epoch), *([wandb] if wandb else [])]
     samples = build_samples(settings, run, job)
-    checks = []
-    if isinstance(job.module, AlignmentModule):
-        policy_is = job.models.reference_is_policy
-        checks = [Certificate(job.data.steps.examples, terminator=job.inputs.terminator, reference_is_policy=policy_is)]
-    extra: list[Callback] = [Pruning(run)] if run.trial.exists() else []
-    if isinstance(job.module, AlignmentModule):
-        extra.append(HeldOutPairs(run, job.inputs.prepared.validation, job.inputs.tokenizer))
-    if (settings.validation.gold is not None or settings.validation.kl) and isinstance(job.module, AlignmentModule):
-        extra.append(held_out_samples(settings, job))
+    checks, watching = watchers(settings, run, job)
     cut_models(settings, job.module)
-    trainer = build_trainer(settings, run, job, loggers, [RandomStates(), *checks, interruption, samples, *extra])
+    trainer = build_trainer(settings, run, job, loggers, [RandomStates(), *checks, interruption, samples, *watching])
     precomputation = Precomputation(settings, job, trainer)
     precomputation.run(samples)
     normalization = HeadNormalization(settings, job.module, job.inputs, trainer) if isinstance(job.module, AlignmentModule) else None
@@ -154,6 +146,19 @@ def fit(
     if interruption.received is not None:
         raise stopped_by(interruption.received, job.module, settings)
     return results
+
+
+def watchers(settings: RunSettings, run: RunDir, job: Job) -> tuple[list[Certificate], list[Callback]]:
+    """What checks a run before its first update, and what measures at its validations."""
+    watching: list[Callback] = [Pruning(run)] if run.trial.exists() else []
+    if not isinstance(job.module, AlignmentModule):
+        return [], watching
+    policy_is = job.models.reference_is_policy
+    checks = [Certificate(job.data.steps.examples, terminator=job.inputs.terminator, reference_is_policy=policy_is)]
+    watching.append(HeldOutPairs(run, job.inputs.prepared.validation, job.inputs.tokenizer))
+    if settings.validation.gold is not None or settings.validation.kl:
+        watching.append(held_out_samples(settings, job))
+    return checks, watching
 
 
 def decorrelate(seed: int) -> None:

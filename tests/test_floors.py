@@ -25,7 +25,7 @@ FLOORS = {
         "run_dir",
         "batches",
     ),
-    1: ("ranks", "logps", "advantages", "trust_region", "best_of_n", "rejection", "losses"),
+    1: ("ranks", "logps", "vocabulary", "advantages", "trust_region", "best_of_n", "rejection", "losses"),
     2: ("models", "data", "scorers", "sampling", "caches", "rollout", "judges", "hub", "lab"),
     3: ("modules", "callbacks", "evaluation", "optim", "hardware"),
 }

@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 
-from alignkit import logps
 from alignkit.logps import completion_lengths, completion_sums, token_divergences, token_entropies, token_scores
 from alignkit.losses.families import DivergenceLoss
 from alignkit.losses.forward_kl import ForwardKL
@@ -37,8 +36,8 @@ def directly(policy: list, reference: list, loss: DivergenceLoss) -> torch.Tenso
 @pytest.mark.parametrize("block", [1, 20, 10**9])
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_chunks_equal_the_plain_log_softmax_forward_and_backward(chunk, block, with_bias, monkeypatch):
-    monkeypatch.setattr(logps, "CHUNK_ELEMENTS", chunk)
-    monkeypatch.setattr(logps, "SOFTMAX_ELEMENTS", block)
+    monkeypatch.setattr("alignkit.vocabulary.CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr("alignkit.vocabulary.SOFTMAX_ELEMENTS", block)
     torch.manual_seed(0)
     hidden = torch.randn(11, 5, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
@@ -57,7 +56,7 @@ def test_chunks_equal_the_plain_log_softmax_forward_and_backward(chunk, block, w
 
 @pytest.mark.parametrize("chunk", [7, 10**9])
 def test_the_gradient_that_is_there_is_added_to_and_none_is_returned(chunk, monkeypatch):
-    monkeypatch.setattr(logps, "CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr("alignkit.vocabulary.CHUNK_ELEMENTS", chunk)
     torch.manual_seed(0)
     hidden, weight, targets = torch.randn(11, 5), torch.randn(7, 5, requires_grad=True), torch.randint(0, 7, (11,))
     (expected,) = torch.autograd.grad(token_scores(hidden, weight, None, targets).logps.sum(), weight)
@@ -89,7 +88,7 @@ def test_top1_marks_the_models_first_choice():
 
 
 def test_no_logits_matrix_of_the_whole_batch_exists(monkeypatch):
-    monkeypatch.setattr(logps, "CHUNK_ELEMENTS", 4 * 50)
+    monkeypatch.setattr("alignkit.vocabulary.CHUNK_ELEMENTS", 4 * 50)
     largest = 0
     original = torch.nn.functional.linear
 
@@ -99,7 +98,7 @@ def test_no_logits_matrix_of_the_whole_batch_exists(monkeypatch):
         largest = max(largest, output.numel())
         return output
 
-    monkeypatch.setattr(logps.F, "linear", spy)
+    monkeypatch.setattr("alignkit.vocabulary.F.linear", spy)
     hidden = torch.randn(64, 8, requires_grad=True)
     weight = torch.randn(50, 8, requires_grad=True)
     token_scores(hidden, weight, None, torch.randint(0, 50, (64,))).logps.sum().backward()
@@ -108,7 +107,7 @@ def test_no_logits_matrix_of_the_whole_batch_exists(monkeypatch):
 
 def test_bf16_inputs_give_float32_log_probs_and_gradients_summed_in_float32(monkeypatch):
     # 512 chunks that each add 1/256 of the total: summed in bf16 the later ones would be rounded away.
-    monkeypatch.setattr(logps, "CHUNK_ELEMENTS", 4)
+    monkeypatch.setattr("alignkit.vocabulary.CHUNK_ELEMENTS", 4)
     hidden = torch.ones(512, 4, dtype=torch.bfloat16)
     weight = torch.zeros(4, 4, dtype=torch.bfloat16, requires_grad=True)
     scores = token_scores(hidden, weight, None, torch.zeros(512, dtype=torch.int64)).logps
@@ -129,7 +128,7 @@ def test_sums_and_lengths_by_completion():
 @pytest.mark.parametrize("chunk", [1, 7, 50, 10**9])
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_chunked_divergences_equal_the_direct_form_forward_and_backward(loss, chunk, with_bias, monkeypatch):
-    monkeypatch.setattr(logps, "CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr("alignkit.vocabulary.CHUNK_ELEMENTS", chunk)
     policy, reference = two_models(with_bias=with_bias)
     leaves = [leaf for leaf in policy if leaf is not None]
     ours, plain = token_divergences(*policy, *reference, loss), directly(policy, reference, loss)
@@ -184,7 +183,7 @@ def test_only_what_is_trained_gets_a_gradient():
 
 @both_divergences
 def test_no_matrix_of_the_whole_batch_exists_and_none_is_kept_for_the_backward_pass(loss, monkeypatch):
-    monkeypatch.setattr(logps, "CHUNK_ELEMENTS", 4 * 50)
+    monkeypatch.setattr("alignkit.vocabulary.CHUNK_ELEMENTS", 4 * 50)
     largest = {"made": 0, "kept": 0}
     original = torch.nn.functional.linear
 
@@ -197,7 +196,7 @@ def test_no_matrix_of_the_whole_batch_exists_and_none_is_kept_for_the_backward_p
         largest["kept"] = max(largest["kept"], tensor.untyped_storage().nbytes() // 4)
         return tensor
 
-    monkeypatch.setattr(logps.F, "linear", spy)
+    monkeypatch.setattr("alignkit.vocabulary.F.linear", spy)
     policy, reference = two_models(tokens=64, vocabulary=50, dtype=torch.float32)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         values = token_divergences(*policy, *reference, loss)
@@ -224,7 +223,7 @@ def test_divergences_under_autocast_are_float32_of_rounded_products(loss):
 
 def test_divergences_of_bf16_models_are_float32_and_their_gradients_are_summed_in_float32(monkeypatch):
     # As for log-probs above: 512 chunks that each add 1/512 of the total.
-    monkeypatch.setattr(logps, "CHUNK_ELEMENTS", 4)
+    monkeypatch.setattr("alignkit.vocabulary.CHUNK_ELEMENTS", 4)
     hidden = torch.ones(512, 4, dtype=torch.bfloat16)
     weight = torch.zeros(4, 4, dtype=torch.bfloat16, requires_grad=True)
     certain = torch.zeros(4, 4, dtype=torch.bfloat16)
@@ -269,7 +268,7 @@ def test_entropies_of_known_distributions():
 @pytest.mark.parametrize("chunk", [1, 7, 50, 10**9])
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_chunks_equal_the_plain_entropy_forward_and_backward(chunk, with_bias, monkeypatch):
-    monkeypatch.setattr(logps, "CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr("alignkit.vocabulary.CHUNK_ELEMENTS", chunk)
     policy, _ = two_models(with_bias=with_bias)
     leaves = [leaf for leaf in policy if leaf is not None]
     ours, plain = token_entropies(*policy), entropies_directly(*policy)
@@ -287,7 +286,7 @@ def test_entropies_pass_gradcheck_in_float64():
 
 
 def test_entropies_keep_no_matrix_for_the_backward_pass_and_make_none_of_the_whole_batch(monkeypatch):
-    monkeypatch.setattr(logps, "CHUNK_ELEMENTS", 4 * 50)
+    monkeypatch.setattr("alignkit.vocabulary.CHUNK_ELEMENTS", 4 * 50)
     sizes: list[int] = []
     original = torch.nn.functional.linear
 
@@ -296,7 +295,7 @@ def test_entropies_keep_no_matrix_for_the_backward_pass_and_make_none_of_the_who
         sizes.append(output.numel())
         return output
 
-    monkeypatch.setattr(logps.F, "linear", spy)
+    monkeypatch.setattr("alignkit.vocabulary.F.linear", spy)
     policy, _ = two_models(tokens=64, vocabulary=50, dtype=torch.float32)
     token_entropies(*policy).sum().backward()
     assert max(sizes) == 4 * 50

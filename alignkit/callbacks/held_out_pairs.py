@@ -26,8 +26,8 @@ SIDES = ((CHOSEN_REWARDS, REJECTED_REWARDS), (IMPLICIT_CHOSEN_REWARDS, IMPLICIT_
 class HeldOutPairs(Callback):
     """Writes `pairs.jsonl` at each validation in place of the last one's: a row a pair with its texts, their tokens and rewards.
 
-    Of a ranking the pair is its best and its worst completion, where nothing is tied with them. Objectives that have no reward for each
-    pair, as on single labelled completions, write nothing.
+    Of a ranking the pair is its best and its worst completion. Nothing is written unless each of the pairs has rewards: not by objectives
+    that have none, or that read a part of a mixture, nor where a best or a worst completion is tied.
     """
 
     def __init__(self, run: RunDir, examples: Sequence[EncodedExample], tokenizer: PreTrainedTokenizerBase) -> None:
@@ -35,7 +35,7 @@ class HeldOutPairs(Callback):
         self._examples = {example.key: example for example in examples[:MOST_PAIRS]}
         self._tokenizer = tokenizer
         self._rewards: dict[int, dict[str, float]] = {}
-        self._places: dict[int, tuple[int, int]] = {}
+        self._texts: dict[int, dict[str, Scalar]] = {}
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PackedBatch, batch_idx: int, dataloader_idx: int = 0
@@ -49,27 +49,26 @@ class HeldOutPairs(Callback):
         for number, key in enumerate(batch.example_keys):
             if key in self._examples:
                 self._rewards[key] = {name: own[number] for name, own in values.items()}
-                self._places[key] = places[number]
+                if key not in self._texts:  # the same at each validation
+                    self._texts[key] = self._described(self._examples[key], *places[number])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, SteppingModule)
-        rows = {key: self._row(pl_module.steps_done, key) for key in self._rewards}
-        self._rewards, self._places = {}, {}
+        step: dict[str, Scalar] = {"step": pl_module.steps_done}
+        rows = {key: {**step, **self._texts[key], **rewards} for key, rewards in self._rewards.items()}
+        self._rewards = {}
         everywhere = {key: row for part in gather(rows) for key, row in part.items()}
-        if everywhere and is_first():
+        if everywhere and everywhere.keys() == self._examples.keys() and is_first():
             rewrite_jsonl(self._run.pairs, [everywhere[key] for key in sorted(everywhere)])
 
-    def _row(self, step: int, key: int) -> dict[str, Scalar]:
-        example, (best, worst) = self._examples[key], self._places[key]
+    def _described(self, example: EncodedExample, best: int, worst: int) -> dict[str, Scalar]:
         chosen, rejected = example.completion_ids[best], example.completion_ids[worst]
         return {
-            "step": step,
             "prompt": self._text(example.prompt_ids),
             "chosen": self._text(chosen),
             "rejected": self._text(rejected),
             "chosen_tokens": len(chosen),
             "rejected_tokens": len(rejected),
-            **self._rewards[key],
         }
 
     def _text(self, ids: Sequence[int]) -> str:

@@ -11,12 +11,12 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from alignkit.errors import UserError
-from alignkit.logps import chunk_rows
 from alignkit.models.backbone import Backbone
 from alignkit.models.conversions import weights_converted_once
 from alignkit.models.sharding import whole_weights
 from alignkit.sampling.kv_cache import growing_cache
 from alignkit.sampling.sampler import Distribution, Sample, draw
+from alignkit.vocabulary import chunk_rows
 
 ALIVE = 0.75
 """Sequences that have ended leave the batch once no more than this share of it goes on: leaving costs a copy of the rest."""

@@ -89,6 +89,15 @@ def test_what_has_no_rewards_writes_no_pairs(tmp_path):
     assert not run.pairs.exists()
 
 
+def test_rewards_of_a_part_of_a_mixture_write_no_pairs(tmp_path):
+    parts = "{a: {source: reviews, pairs: 16}, b: {source: reviews, pairs: 16, world_seed: 5}}"
+    terms = "{prefer: {loss: dpo, beta: 0.1, source: a}, imitate: {loss: sft, source: b}}"
+    mixture = ["loss=composite", f"loss.parts={terms}", "dataset=mixture", "batch.tokens=64"]  # a pair a batch: some are of the part alone
+    run, results = train(tmp_path / "run", *mixture, size=f"dataset.parts={parts}")
+    assert "val/rewards/chosen" in results
+    assert not run.pairs.exists()
+
+
 def test_no_more_pairs_are_kept_than_it_says(tmp_path, monkeypatch):
     whole, _ = train(tmp_path / "whole", "loss=dpo")
     monkeypatch.setattr(held_out_pairs, "MOST_PAIRS", 4)

@@ -7,8 +7,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from alignkit import logps
-
 VOCABULARY, WIDTH = 20_000, 4
 PROMPTS, SAMPLES, TOKENS = 3, 4, 8
 
@@ -37,7 +35,7 @@ def largest(sampled_loss, rollout_module, examples_factory, fit_samples, tokeniz
     """Elements of the largest tensor of an update with everything that reads the vocabulary."""
 
     def measure(chunk: int, monkeypatch: pytest.MonkeyPatch) -> int:
-        monkeypatch.setattr(logps, "CHUNK_ELEMENTS", chunk)
+        monkeypatch.setattr("alignkit.vocabulary.CHUNK_ELEMENTS", chunk)
         loss = sampled_loss("ppo", epochs=2, minibatches=1, entropy_coefficient=0.01, ptx_coefficient=0.1)
         options = {"samples": SAMPLES, "max_tokens": TOKENS, "reuse": 1, "tokenizer": tokenizer_factory(VOCABULARY)}
         module = rollout_module(loss, wide_lm(), steps=2, **options)

@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from alignkit import logps as logps_module
 from alignkit.data.collate import micro_batches
 from alignkit.data.examples import EncodedExample
 from alignkit.data.packing import Packing
@@ -150,7 +149,7 @@ def test_sequences_that_ended_leave_sliding_windows_too(ending, monkeypatch):
 def test_logits_exist_for_a_chunk_of_the_sequences_at_a_time(exact, monkeypatch):
     expected = sampler_of(exact)(PROMPTS, samples=4, seed=2)
     sizes: list[int] = []
-    monkeypatch.setattr(logps_module, "CHUNK_ELEMENTS", 3 * 97)
+    monkeypatch.setattr("alignkit.vocabulary.CHUNK_ELEMENTS", 3 * 97)
     logits = Backbone.next_token_logits
 
     def watched(self, states):
