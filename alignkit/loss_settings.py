@@ -44,6 +44,10 @@ class HeadSettings:
     tokens: str = "last"
     """`last`: the state at the completion's last token; `attention`: those of all its tokens, through an attention layer of its own."""
 
+    standardize: int = 0
+    """Before training, each dimension of the states that it reads gets mean 0 and variance 1 over so many training completions. States of
+    a trunk share a large offset, in which poolers saturate: a head that learns alone, on a frozen trunk, needs it. 0 reads them as they
+    are."""
     normalize: int = 0
     """After training, scores get mean 0 and variance 1 over so many samples of the policy as it was before: a gain and a bias that are
     stored with the head, so that coefficients of KL can be compared (Ziegler et al. 2019, arXiv:1909.08593). 0 leaves scores alone."""
@@ -56,6 +60,7 @@ class HeadSettings:
         if not self.layers or len(set(self.layers)) < len(self.layers):
             raise UserError(f"loss.head.layers = {self.layers}; must be one or more different layers. Try loss.head.layers=[-1].")
         check_choice("loss.head.tokens", self.tokens, ("last", "attention"))
+        check_range("loss.head.standardize", self.standardize, low=0, hint="It is a number of completions. Try 1000.")
         check_range("loss.head.normalize", self.normalize, low=0, hint="It is a number of samples. Try 256.")
 
     @property

@@ -61,6 +61,8 @@ def value_head(head: HeadSettings | None, loss: SampledLoss) -> dict[str, HeadSe
         raise UserError("loss.head is missing: it predicts returns. See conf/loss/ppo.yaml for what it holds.")
     if not head.reads_terminal_states:
         raise UserError("loss.head: a value is read from the last state of each token. Type loss.head.layers=[-1] loss.head.tokens=last.")
+    if head.standardize > 0:
+        raise UserError(f"loss.head.standardize = {head.standardize}: values are read at all tokens. Type loss.head.standardize=0.")
     if head.dropout > 0:
         raise UserError(
             f"loss.head.dropout = {head.dropout:g}: values are stored when samples are drawn and compared with later ones, which dropout "

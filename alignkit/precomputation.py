@@ -27,6 +27,7 @@ from alignkit.models.adapters import adapters_off
 from alignkit.models.backbone import Backbone
 from alignkit.models.reference import CachedReference, LiveReference, MovingReference
 from alignkit.models.sharding import whole_weights
+from alignkit.models.standardization import most_wanted, standardize
 from alignkit.models.terminal_states import CachedStates
 from alignkit.modules.stepping import SteppingModule
 from alignkit.ranks import is_first
@@ -66,6 +67,18 @@ class Precomputation:
                 with whole_weights(policy):
                     filled = self._fill("trunk", TERMINAL_STATES, policy, models.policy_fingerprint, self._examples())
                 module.states.load(filled.values)
+            standardize(module, self._batches(self._measured()))
+
+    def _measured(self) -> list[EncodedExample]:
+        """The first examples that the run trains on, with as many completions as any head wants to see."""
+        wanted = most_wanted(self._job.module.heads)
+        examples, found = [], 0
+        for example in visited(self._job.data.steps) if wanted else ():
+            if found >= wanted:
+                break
+            examples.append(example)
+            found += len(example.completion_ids)
+        return examples
 
     def _examples(self) -> list[EncodedExample]:
         """All that the run reads: only where they are wanted, for they may be many."""

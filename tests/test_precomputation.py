@@ -26,6 +26,7 @@ from alignkit.models.terminal_states import CachedStates
 from alignkit.modules.datamodule import PreferenceDataModule
 from alignkit.precomputation import Precomputation, visited
 from alignkit.run_dir import RunDir, read_jsonl
+from alignkit.scorers.saved_heads import saved_head
 
 TINY = Path(__file__).parents[1] / "alignkit/lab/pretrained/tiny"
 SHORT = [
@@ -231,7 +232,14 @@ def test_a_path_that_a_loss_does_not_use_is_refused_for_both_sources(other):
             assemble(settings)
 
 
-@pytest.mark.parametrize("overrides", [HEADS, ("loss=sep_dph", *HEADS[1:]), ("loss=reward", "model.train=heads")], ids=lambda o: o[0])
+STANDARDIZED = ("loss=con_dph", *HEADS[1:], "loss.head.standardize=30")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [HEADS, ("loss=sep_dph", *HEADS[1:]), ("loss=reward", "model.train=heads"), STANDARDIZED],
+    ids=lambda o: o[0] + "-standardized" * (o is STANDARDIZED),
+)
 def test_a_head_on_cached_states_is_trained_as_one_on_the_trunk(overrides, train, monkeypatch):
     pooler = ("loss.head.pooler=bert", "optimizer.lr=1e-2")
     cached, results = train(*overrides, *pooler)
@@ -245,6 +253,39 @@ def test_a_head_on_cached_states_is_trained_as_one_on_the_trunk(overrides, train
     assert trace(cached, *names) == pytest.approx(trace(run, *names), abs=1e-5)
     assert trace(again, *names) == trace(cached, *names)
     assert len(set(trace(run, *names))) > 12
+
+
+@pytest.mark.parametrize(
+    "trunk", [(), ("model.train=all", "model.adapter=lora"), ("loss.head.layers=[2,-1]",)], ids=["cached", "lora", "layers"]
+)
+def test_a_head_takes_mean_and_deviation_of_the_first_states_that_it_will_be_trained_on(trunk, train):
+    run, _ = train(*STANDARDIZED, *trunk)
+    saved = saved_head(run.path, "dph").load().head("dph")
+    (settings,) = precheck([*SHORT, *STANDARDIZED, *trunk])
+    job = assemble(settings)
+    examples = visited(job.data.steps)[:15]  # two completions each
+    backbone = Backbone(AutoModelForCausalLM.from_pretrained(TINY))
+    layers = saved.settings.layers
+    with torch.no_grad():
+        states = [
+            torch.stack(
+                [
+                    layer[0, -1]
+                    for layer in backbone.lm.base_model(torch.tensor([[*e.prompt_ids, *ids]]), output_hidden_states=True)["hidden_states"]
+                ]
+            )
+            for e in examples
+            for ids in e.completion_ids
+        ]
+    read = torch.stack(states)[:, layers].double()  # [30, L, D]
+    assert torch.allclose(saved.get_buffer("shift").double(), read.mean(0), atol=1e-4)
+    assert torch.allclose(saved.get_buffer("scale").double(), read.std(0, correction=0), rtol=1e-3, atol=1e-4)
+
+
+def test_a_value_head_is_not_standardised():
+    (settings,) = precheck([*SHORT, "loss=ppo", "scorer=vader", "loss.head.standardize=8"])
+    with pytest.raises(UserError, match=r"loss\.head\.standardize = 8"):
+        assemble(settings)
 
 
 def test_with_cached_states_no_step_runs_the_trunk(tmp_path, monkeypatch):

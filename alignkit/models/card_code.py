@@ -124,14 +124,21 @@ def head_lines(head: HeadSettings, *, last_only: bool) -> list[str]:
     lines = []
     if len(head.layers) > 1:
         mixed = f"torch.stack([layers[layer][0] for layer in {head.layers}])"
-        lines.append(f"states = ({weight('mixture.weights')}.softmax(0)[:, None, None] * {mixed}).sum(0)")
+        if head.standardize:
+            lines.append(f"mixed = ({mixed} - {weight('shift')}[:, None]) / {weight('scale')}[:, None]")
+            mixed = "mixed"
+        lines.append(f"read = ({weight('mixture.weights')}.softmax(0)[:, None, None] * {mixed}).sum(0)")
+    elif head.standardize:
+        states = "states" if last_only else f"layers[{head.layers[0]}][0]"
+        lines.append(f"read = ({states} - {weight('shift')}) / {weight('scale')}")
     elif not last_only:
-        lines.append(f"states = layers[{head.layers[0]}][0]")
-    state = "states[-1]"
+        lines.append(f"read = layers[{head.layers[0]}][0]")
+    read = "read" if lines else "states"
+    state = f"{read}[-1]"
     if head.tokens == "attention":
-        query = f"{weight('attention.query.weight')} @ states[-1]"
-        lines.append(f"shares = (states[start:] @ ({query}) * states.shape[1] ** -0.5).softmax(0)")
-        lines.append(f"state = states[-1] + {weight('attention.value.weight')} @ (shares @ states[start:])")
+        query = f"{weight('attention.query.weight')} @ {read}[-1]"
+        lines.append(f"shares = ({read}[start:] @ ({query}) * {read}.shape[1] ** -0.5).softmax(0)")
+        lines.append(f"state = {read}[-1] + {weight('attention.value.weight')} @ (shares @ {read}[start:])")
         state = "state"
     if head.pooler in ("bert", "t5"):
         lines.append(f"state = torch.tanh({weight('pooler.map.weight')} @ {state} + {weight('pooler.map.bias')})")

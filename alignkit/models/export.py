@@ -135,5 +135,5 @@ def head_settings(name: str, entry: Mapping[str, object]) -> HeadSettings:
     """How the head of an entry of `heads.json` is built."""
     fields = {key: entry[key] for key in ("pooler", "dropout", "init_std")}
     # Files of before these could be chosen do not have them.
-    fields |= {key: entry[key] for key in ("layers", "tokens", "normalize") if key in entry}
+    fields |= {key: entry[key] for key in ("layers", "tokens", "standardize", "normalize") if key in entry}
     return HeadSettings(name=name, **fields)  # type: ignore[arg-type]

@@ -21,8 +21,8 @@ from alignkit.models.terminal_states import HeadInputs
 
 @final
 class RewardHead(nn.Module):
-    """A pooler and a linear map without bias to one unbounded score; before them, where the settings say so, a mixture of layers
-    and attention to the completion's tokens."""
+    """A pooler and a linear map without bias to one unbounded score; before them, where the settings say so, standardised states, a
+    mixture of layers and attention to the completion's tokens."""
 
     def __init__(self, hidden_width: int, settings: HeadSettings) -> None:
         super().__init__()
@@ -38,6 +38,9 @@ class RewardHead(nn.Module):
         # Drawn last, so that pooler and score start from the same weights whatever the head reads.
         self.mixture = LayerMixture(len(settings.layers)) if len(settings.layers) > 1 else None
         self.attention = TokenAttention(hidden_width, std) if settings.tokens == "attention" else None
+        if settings.standardize:
+            self.register_buffer("shift", torch.zeros(len(settings.layers), hidden_width))
+            self.register_buffer("scale", torch.ones(len(settings.layers), hidden_width))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Scores [C] float32 of hidden states [C, D]."""
@@ -50,12 +53,27 @@ class RewardHead(nn.Module):
     def read(self, inputs: HeadInputs) -> Tensor:
         """[C, D]: the one state of each completion that is pooled and scored."""
         places = [inputs.layers.index(layer) for layer in self.settings.layers]
-        terminal = self._mix(inputs.terminal[:, places])
+        terminal = self._mix(self.standardized(inputs.terminal[:, places]))
         if self.attention is None:
             return terminal
         assert inputs.tokens is not None, "this head attends to tokens"
-        read: Tensor = self.attention(terminal, self._mix(inputs.tokens[:, places]), inputs.completion_index)
+        read: Tensor = self.attention(terminal, self._mix(self.standardized(inputs.tokens[:, places])), inputs.completion_index)
         return read
+
+    def standardized(self, states: Tensor) -> Tensor:
+        """States [*, L, D] of its layers with the mean and the deviation that were measured taken out; as they are where none were."""
+        if not self.settings.standardize:
+            return states
+        shift, scale = self.get_buffer("shift"), self.get_buffer("scale")
+        return ((states.to(shift.dtype) - shift) / scale).to(states.dtype)
+
+    @torch.no_grad()
+    def measure(self, states: Tensor) -> None:
+        """Take mean and deviation of each dimension from states [M, L, D], M >= 2. A dimension that does not vary is only shifted."""
+        wide = states.to(torch.float64)
+        deviation = wide.std(0, correction=0)
+        self.get_buffer("shift").copy_(wide.mean(0))
+        self.get_buffer("scale").copy_(torch.where(deviation > 0, deviation, 1.0))
 
     def _mix(self, states: Tensor) -> Tensor:
         if self.mixture is None:
@@ -95,7 +113,8 @@ class Heads(nn.ModuleDict):
     def scores(self, name: str, states: Tensor) -> Tensor:
         """Scores [C] of one head that reads nothing else, from the hidden states [C, D] where completions end."""
         assert self.head(name).settings.reads_terminal_states, f"head {name!r} reads more than that: scores_of"
-        scores: Tensor = self.head(name)(states)
+        head = self.head(name)
+        scores: Tensor = head(head.standardized(states[:, None])[:, 0])
         return scores
 
     def scores_of(self, name: str, inputs: HeadInputs) -> Tensor:

@@ -207,3 +207,27 @@ def test_matrices_are_those_of_the_pooler(pooler, count):
     assert len(matrices) == count
     assert all(matrix.dim() == 2 and matrix.requires_grad for matrix in matrices)
     assert {id(matrix) for matrix in matrices} <= {id(parameter) for parameter in heads.head("dph").pooler.parameters()}
+
+
+@pytest.mark.parametrize("layers", [[-1], [0, 2]])
+def test_a_standardised_head_reads_states_of_mean_0_and_variance_1(layers):
+    head = build_head("bert", layers=layers, standardize=4)
+    states = 100.0 + 3.0 * torch.randn(50, len(layers), WIDTH, dtype=torch.float64)
+    states[:, :, 0] = 7.0  # which says nothing
+    head.measure(states)
+    read = head.standardized(states)
+    assert torch.allclose(read.mean(0), torch.zeros_like(read[0]), atol=1e-9)
+    assert torch.allclose(read.std(0, correction=0)[:, 1:], torch.ones_like(read[0, :, 1:]))
+    assert torch.equal(read[:, :, 0], torch.zeros_like(read[:, :, 0]))
+
+
+def test_a_standardised_head_keeps_what_it_measured_with_its_weights():
+    torch.manual_seed(0)
+    heads = Heads(WIDTH, {"dph": settings("bert", standardize=4)})
+    heads.head("dph").measure(5.0 + torch.randn(9, 1, WIDTH))
+    other = Heads(WIDTH, {"dph": settings("bert", standardize=4)})
+    other.load_state_dict(heads.state_dict())
+    hidden = torch.randn(3, WIDTH)
+    assert torch.equal(heads.scores("dph", hidden), other.scores("dph", hidden))
+    assert {"dph.shift", "dph.scale"} <= heads.state_dict().keys()
+    assert not {"dph.shift", "dph.scale"} & {name for name, _ in heads.named_parameters()}  # no optimizer moves them

@@ -117,6 +117,9 @@ def random_heads(width: int, *heads: dict[str, Any]) -> Heads:
     built = Heads(width, {head["name"]: HeadSettings(**{"pooler": "identity", "dropout": 0.1, "init_std": None, **head}) for head in heads})
     for parameter in built.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
+    for name in built:
+        if built.head(name).settings.standardize:
+            built.head(name).measure(1.0 + 2.0 * torch.randn(8, len(built.head(name).settings.layers), width))
     return built.eval()
 
 
@@ -162,6 +165,9 @@ def test_ten_lines_without_alignkit_give_the_scores_of_a_preference_head(saved: 
         [{"name": "h", "layers": [2]}],
         [{"name": "h", "layers": [0, 3, -1], "pooler": "bert"}],
         [{"name": "h", "tokens": "attention"}],
+        [{"name": "h", "standardize": 8}],
+        [{"name": "h", "standardize": 8, "layers": [1], "tokens": "attention"}],
+        [{"name": "first", "standardize": 8, "layers": [1, -1], "pooler": "bert"}, {"name": "second"}],
         [{"name": "first", "layers": [1, -1], "tokens": "attention", "pooler": "swiglu_t5"}, {"name": "second"}],
     ],
     ids=lambda heads: "+".join("-".join(str(value) for key, value in head.items() if key != "name") or "identity" for head in heads),
