@@ -190,7 +190,12 @@ def check_paths(settings: RunSettings) -> None:
     Raises:
         UserError: on a file that does not exist and on a run directory inside the package.
     """
-    for where, path in (("dataset.path", settings.dataset.path), ("dataset.validation_path", settings.dataset.validation_path)):
+    paths = {
+        "dataset.path": settings.dataset.path,
+        "dataset.validation_path": settings.dataset.validation_path,
+        "validation.benchmark_path": settings.validation.benchmark_path,
+    }
+    for where, path in paths.items():
         if path is not None and not Path(path).expanduser().exists():
             raise UserError(f"{where} = {path!r}; there is no such file, seen from {os.getcwd()}.")
     if Path(__file__).resolve().parent in Path(settings.run_dir).expanduser().resolve().parents:

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from alignkit.config_checks import check_harmless, check_keys, check_name, check_no_secret, check_top_keys
 from alignkit.data.parts import DATASET_KEYS, checked_parts
 from alignkit.errors import UserError, check_choice
+from alignkit.evaluation.tasks.catalogue import find_task
 from alignkit.loss_settings import LossSettings
 from alignkit.metrics import METRICS, VALIDATION, metric
 from alignkit.optimizer_settings import OPTIMIZER_SETTINGS, OptimizerSettings
@@ -66,7 +67,10 @@ def check_config(cfg: DictConfig) -> RunSettings:
     for path, value in nodes(values):
         check_no_secret(path, value)
     run = to_record(scalar_record(), {key: values[key] for key in scalars if key in values}, "")
-    return RunSettings(**build_groups(groups, values, run.allow_code), **vars(run))
+    settings = RunSettings(**build_groups(groups, values, run.allow_code), **vars(run))
+    for task in settings.validation.benchmarks:
+        find_task(task, "validation.benchmarks", listed=None)
+    return settings
 
 
 def build_groups(groups: Mapping[str, type], values: Mapping[str, Any], allow_code: Sequence[str]) -> dict[str, Any]:
@@ -246,6 +250,20 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     except RecursionError:
         raise UserError("config: a ${...} leads back to itself.") from None
     return typing.cast(dict[str, Any], values)
+
+
+def check_values(path: str, cfg: DictConfig) -> dict[str, Any]:
+    """Plain values of a node at `path` that is no group of a run.
+
+    Raises:
+        UserError: when it holds more than names and values, or a secret.
+    """
+    for inner, value in nodes(OmegaConf.to_container(cfg, resolve=False), path):
+        check_harmless(inner, value)
+    values = resolved(cfg)
+    for inner, value in nodes(values, path):
+        check_no_secret(inner, value)
+    return values
 
 
 @functools.cache

@@ -40,6 +40,8 @@ SCORES = "objective/scores"
 SCORES_STD = "objective/scores_std"
 SCORE_PART = "scores/"
 """Before the name of a part of a scorer that has several."""
+BENCHMARK = "benchmark/"
+"""Before the name of a task and of who scores its candidates: `benchmark/arc_easy/logp_mean`."""
 RLHF_REWARD = "objective/rlhf_reward"
 KL = "objective/kl"
 KL_K3 = "objective/kl_k3"
@@ -271,5 +273,9 @@ def metric(name: str) -> Metric:
     if name.startswith(SCORE_PART):
         meaning = f"mean score of samples by {name.removeprefix(SCORE_PART)}, before its weight"
         return Metric(name=name, unit="score", better="higher", meaning=meaning)
+    if name.startswith(BENCHMARK):
+        task, _, scorer = name.removeprefix(BENCHMARK).partition("/")
+        meaning = f"score of {task} as the benchmark defines it, its candidates ranked by {scorer}"
+        return Metric(name=name, unit="1", better="higher", meaning=meaning)
     term, _, own = name.partition("/")
     return replace(METRICS[own], name=name, meaning=f"{METRICS[own].meaning} ({term})")

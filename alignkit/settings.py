@@ -146,6 +146,12 @@ class ValidationSettings:
     """Longest continuation."""
     gold: str | None
     """Option of `scorer=` that scores one sample a held-out prompt at each validation, whatever the objective; null for none."""
+    benchmarks: list[str]
+    """Tasks of `alignkit.evaluate` whose questions are asked at each validation, by log-probs and every head."""
+    benchmark_path: str | None
+    """A folder with their rows in their original format; null reads the hub."""
+    benchmark_questions: int
+    """Of each task, the first ones."""
     kl: bool
     """Measure KL(policy | reference) on such samples at each validation, whatever the objective. Costs the memory of a second model where
     the objective holds no reference in memory. `ppo` and its like always measure it."""
@@ -154,6 +160,7 @@ class ValidationSettings:
         check_range("validation.every", self.every, low=1)
         check_range("validation.samples", self.samples, low=0)
         check_range("validation.sample_tokens", self.sample_tokens, low=1)
+        check_range("validation.benchmark_questions", self.benchmark_questions, low=1)
 
 
 @final

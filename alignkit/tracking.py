@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import netrc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias, cast, get_args
 
@@ -13,7 +13,7 @@ import yaml
 from lightning.pytorch.loggers import WandbLogger
 
 from alignkit.errors import check_choice
-from alignkit.run_dir import RunDir
+from alignkit.run_dir import RunDir, Scalar
 from alignkit.settings import RunSettings
 
 INIT_TIMEOUT = 20.0
@@ -60,15 +60,15 @@ def run_id(run: RunDir) -> str | None:
     return None if newest is None else newest.split("-")[2]  # run-<time>-<id>, and -1, -2, ... within one second
 
 
-def _start(settings: RunSettings, run: RunDir) -> Any:
+def _start(settings: RunSettings, run: RunDir, *, name: str | None = None, job_type: str = "train") -> Any:
     # code, machine and arguments stay here: an argument may hold a secret
     quiet = wandb.Settings(init_timeout=INIT_TIMEOUT, silent=True, console="off", disable_code=True, disable_git=True, x_disable_meta=True)
     arguments: dict[str, Any] = {
         "project": settings.logger.project,
         "group": settings.logger.group,
-        "name": run_name(settings),
+        "name": name or run_name(settings),
         "tags": [settings.loss.name, settings.model.name, settings.dataset.name],
-        "job_type": "train",
+        "job_type": job_type,
         "config": yaml.safe_load(run.config.read_text()),
         "dir": str(run.path),
         "settings": quiet,
@@ -81,6 +81,21 @@ def _start(settings: RunSettings, run: RunDir) -> Any:
     except wandb.errors.CommError as error:
         print(f"W&B cannot be reached ({error}); this run is logged offline. Later: wandb sync {run.path / 'wandb'}/offline-run-*")
         return wandb.init(mode="offline", **arguments)
+
+
+def log_outcome(settings: RunSettings, run: RunDir, name: str, results: Mapping[str, Scalar]) -> None:
+    """Tell W&B what an evaluation measured, where `logger.wandb` is true: its summary, and a table of all of it."""
+    if not settings.logger.wandb:
+        return
+    exit_code = 1
+    try:
+        tracked = _start(settings, run, name=f"{name}-{settings.model.name}", job_type="evaluate")
+        numbers = {key: value for key, value in results.items() if isinstance(value, int | float)}
+        table = wandb.Table(columns=["name", "value"], data=[[key, float(value)] for key, value in numbers.items()])
+        tracked.log({**numbers, "results": table})
+        exit_code = 0
+    finally:
+        wandb.finish(exit_code=exit_code)
 
 
 def _logged_in() -> bool:

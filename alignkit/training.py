@@ -17,6 +17,8 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 
 from alignkit import ranks
 from alignkit.assembly import Job, assemble, plan_packing, say
+from alignkit.benchmark_assembly import ask_benchmarks
+from alignkit.callbacks.benchmarks import Benchmarks
 from alignkit.callbacks.certificate import Certificate
 from alignkit.callbacks.checkpoint_files import CheckpointFiles
 from alignkit.callbacks.gradient_cosine import GradientCosine
@@ -151,6 +153,8 @@ def fit(
 def watchers(settings: RunSettings, run: RunDir, job: Job) -> tuple[list[Certificate], list[Callback]]:
     """What checks a run before its first update, and what measures at its validations."""
     watching: list[Callback] = [Pruning(run)] if run.trial.exists() else []
+    if settings.validation.benchmarks:
+        watching.append(Benchmarks(ask_benchmarks(settings, job), packing=job.data.steps.packing.for_looking()))
     if not isinstance(job.module, AlignmentModule):
         return [], watching
     policy_is = job.models.reference_is_policy

@@ -13,27 +13,32 @@ import pytest
 import yaml
 
 from alignkit.command_line import precheck
-from alignkit.composition import PIPELINE
+from alignkit.composition import EVALUATION, PIPELINE
 from alignkit.configuration import conf_dir
 from alignkit.errors import UserError
+from alignkit.evaluation.tasks.catalogue import task_kinds
+from alignkit.evaluation_settings import KINDS, QuestionsSettings
 from alignkit.help_page import head_comment
 from alignkit.loss_settings import HeadSettings
 from alignkit.metrics import METRICS, VALIDATION
 from alignkit.modules.term_kinds import reads_head
 from alignkit.optimizer_settings import OPTIMIZER_SETTINGS
 from alignkit.pipelines.experiment import experiment_files
-from alignkit.resolution import LOSSES, PARTS, SCORERS, SOURCES, build_scorer, loss_fields, resolve
+from alignkit.resolution import LOSSES, PARTS, SCORERS, SOURCES, build_scorer, loss_fields, resolve, to_record
 from alignkit.rollout_settings import NO_SCORER
 from alignkit.scorers.scorer import ScorerKind
 from alignkit.settings import DatasetSettings, RunSettings
 
 FILES = sorted(conf_dir().rglob("*.yaml"))
 OF_PIPELINES = experiment_files(None)
+OF_OTHERS = (conf_dir() / PIPELINE, conf_dir() / EVALUATION)
+"""Groups that a run does not have."""
 OPTIONS = [
     (file.parent.name, file.stem)
     for file in FILES
-    if file.parent not in (conf_dir(), conf_dir() / PIPELINE, conf_dir() / "hydra" / "sweeper") and file not in OF_PIPELINES.values()
+    if file.parent not in (conf_dir(), *OF_OTHERS, conf_dir() / "hydra" / "sweeper") and file not in OF_PIPELINES.values()
 ]
+EVALUATIONS = sorted(file.stem for file in FILES if file.parent == conf_dir() / EVALUATION)
 ALIASES = {"reward": "bradley_terry"}
 LABELS = {"reference": "source"}
 """The key that tells an option, where it is not `name`."""
@@ -43,6 +48,7 @@ MISSING = {
     "hf": ["model.path=DIR"],
     "http": ["scorer.url=http://127.0.0.1:8000/score"],
     "implicit": ["scorer.path=RUN"],
+    "lexicon": [f"scorer.path='{conf_dir() / 'train.yaml'}'"],  # any text file
     "mixture": ["dataset.parts={a: {source: hh_rlhf}}"],
     "python": ["scorer.callable=math.dist", "allow_code=[math]"],
     "regex": ["scorer.pattern=x"],
@@ -147,6 +153,32 @@ def test_every_optimizer_has_a_file() -> None:
     assert set(OPTIMIZER_SETTINGS) == set(options("optimizer"))
 
 
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_an_evaluation_file_has_the_fields_of_its_kind_and_is_called_as_it_is(name: str) -> None:
+    own = read(EVALUATION, name)
+    record = KINDS[own.pop("kind")]
+    assert own.keys() == field_names(record)
+    assert own["name"] == name
+    assert to_record(record, own, EVALUATION) == record(**own)
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_every_task_that_an_evaluation_names_exists(name: str) -> None:
+    own = read(EVALUATION, name)
+    if KINDS[own["kind"]] is not QuestionsSettings:
+        return
+    named = [own["tasks"], *own["averages"].values()]
+    assert {task for tasks in named for task in tasks} <= task_kinds().keys()
+    assert all(set(tasks) <= set(own["tasks"]) for tasks in named)
+    assert all(len(set(tasks)) == len(tasks) for tasks in named)
+
+
+def test_every_task_is_asked_by_an_evaluation_and_every_kind_has_one() -> None:
+    files = [read(EVALUATION, name) for name in EVALUATIONS]
+    assert {task for own in files if own["kind"] == "questions" for task in own["tasks"]} == task_kinds().keys()
+    assert {own["kind"] for own in files} == KINDS.keys()
+
+
 @pytest.mark.parametrize("group", PLAIN_GROUPS)
 def test_the_files_of_a_group_have_the_fields_of_its_record(group: str) -> None:
     files = [read(group, option) for option in options(group)]
@@ -158,7 +190,7 @@ def test_the_files_of_a_group_have_the_fields_of_its_record(group: str) -> None:
 def test_the_top_config_has_the_fields_of_a_run() -> None:
     own = yaml.safe_load((conf_dir() / "train.yaml").read_text(encoding="utf-8"))
     chosen = {next(iter(default)) for default in own["defaults"] if isinstance(default, dict)}
-    chosen = {group for group in chosen if not group.startswith("override ")} - {"experiment"}
+    chosen = {group for group in chosen if not group.startswith("override ")} - {"experiment", EVALUATION}
     assert (own.keys() | chosen) - {"defaults", "hydra"} == field_names(RunSettings)
 
 

@@ -21,12 +21,13 @@ FLOORS = {
         "optimizer_settings",
         "rollout_settings",
         "generate_settings",
+        "evaluation_settings",
         "metrics",
         "run_dir",
         "batches",
     ),
     1: ("ranks", "logps", "vocabulary", "advantages", "trust_region", "best_of_n", "rejection", "losses"),
-    2: ("models", "data", "scorers", "sampling", "caches", "rollout", "judges", "hub", "lab"),
+    2: ("models", "data", "scorers", "sampling", "caches", "rollout", "judges", "hub", "lab", "evaluation.tasks"),
     3: ("modules", "callbacks", "evaluation", "optim", "hardware"),
 }
 """The rest of the top level is floor 4. `lab` is a side tower that stands on floor 2; `analysis` is one that stands on floor 0."""
@@ -59,7 +60,9 @@ def floor_of(module: str) -> int:
     parts = module.split(".")
     if len(parts) == 1:
         return 0  # alignkit/__init__.py holds the version
-    return next((floor for floor, names in FLOORS.items() if parts[1] in names), TOP)
+    # The name of a package within another says more than that of the outer one.
+    places = (".".join(parts[1:3]), parts[1])
+    return next((floor for place in places for floor, names in FLOORS.items() if place in names), TOP)
 
 
 @cache

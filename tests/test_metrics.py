@@ -16,6 +16,8 @@ ELSEWHERE = {"ratings/error", "gradients/cosine"}
 OF_SAMPLES = ("objective/", "policy/", "value/", "rollout/", "reward/", "trust_region/", "ptx/", "seconds/")
 """Beginnings of the names that objectives on samples log; tests/modules/test_rollout_metrics.py sees that they do."""
 VALIDATION_ONLY = {"rewards/calibration_error", "rewards/length_correlation", "logps/chosen_change", "logps/chosen_fell"}
+PREFIXES = ("TRAIN", "VALIDATION", "TERM_LOSS", "SCORE_PART", "BENCHMARK")
+"""Beginnings of names."""
 STEP_ONLY = {"learning_rate", "gradient_norm", "throughput/tokens_per_second", "throughput/padding_fraction"}
 
 
@@ -25,7 +27,7 @@ def constants() -> dict[str, str]:
 
 
 def test_every_constant_is_a_name_of_its_own_and_every_name_has_a_constant(constants):
-    names = [value for constant, value in constants.items() if constant not in ("TRAIN", "VALIDATION", "TERM_LOSS", "SCORE_PART")]
+    names = [value for constant, value in constants.items() if constant not in PREFIXES]
     assert len(names) == len(set(names)) == len(METRICS)
     assert set(names) == METRICS.keys()
     assert all(entry.name == name for name, entry in METRICS.items())
@@ -109,6 +111,10 @@ def test_a_name_of_a_term_is_that_of_the_table_with_the_term():
     assert metric("harmless/rewards/margins").better == "higher"
     assert metric("harmless/rewards/margins").meaning.endswith("(harmless)")
     assert metric("scores/kindness").better == "higher"
+    benchmark = metric("benchmark/arc_easy/logp_mean")
+    assert (benchmark.name, benchmark.better) == ("benchmark/arc_easy/logp_mean", "higher")
+    assert "arc_easy" in benchmark.meaning
+    assert benchmark.meaning.endswith("by logp_mean")
     for name in ("nothing", "harmless/nothing"):
         with pytest.raises(KeyError):
             metric(name)

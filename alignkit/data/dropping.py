@@ -23,6 +23,7 @@ REASONS: Mapping[str, str] = {
     "special_token_in_text": "a text spells one of the tokenizer's control tokens",
     "template_refused": "the chat template does not take such a dialogue, e.g. two turns in a row by one speaker",
     "truncated_identical": "the completions differ only after dataset.max_length",
+    "no_answer": "nobody said which answer is right: rows of benchmarks whose labels are kept secret, or that annotators did not agree on",
 }
 """Why an example can be dropped, as it is counted and as it is told to the user."""
 MEANT = frozenset({"tie", "undesirable"})

@@ -16,6 +16,8 @@ from alignkit.hub import ask_hub
 
 PARQUET_BRANCH = "refs/convert/parquet"
 """The hub's own conversion of data sets that come as a Python script, which is code of others and is not run."""
+ADVICE = "Type dataset.path=FILE for a file in this format, or dataset=reviews, which needs no network."
+"""To whoever cannot have a data set to train on."""
 
 
 def read_hub(hub: str, subset: str | None, split: str) -> Table:
@@ -30,7 +32,7 @@ def read_hub(hub: str, subset: str | None, split: str) -> Table:
     with quiet_datasets() as datasets:
         index = _index(datasets, hub, subset)
         silence = ask_hub("dataset", hub, place)
-        with _offline(datasets, silence is not None):
+        with offline(datasets, silence is not None):
             try:
                 splits = _recall(datasets, index) if silence is not None and index.exists() else load_splits(datasets, hub, subset)
             except Exception as error:  # whatever the hub, the network, the cache and the readers raise
@@ -66,7 +68,7 @@ def _recall(datasets: Any, index: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _offline(datasets: Any, wanted: bool) -> Iterator[None]:
+def offline(datasets: Any, wanted: bool) -> Iterator[None]:
     """Let the libraries look only into their caches: they do so at once, and otherwise retry for half a minute."""
     from huggingface_hub import constants
 
@@ -99,8 +101,7 @@ def load_splits(datasets: Any, hub: str, subset: str | None, **options: Any) -> 
 
 def failure(place: str, subset: str | None, silence: str | None, error: Exception) -> str:
     """What is said of a data set that could not be had; `silence` is why the hub does not answer, None where it does."""
-    advice = "Type dataset.path=FILE for a file in this format, or dataset=reviews, which needs no network."
     if silence is not None:
-        return f"{place}: the hub cannot be reached ({silence}) and the cache does not have the data. {advice}"
+        return f"{place}: the hub cannot be reached ({silence}) and the cache does not have the data. {ADVICE}"
     chosen = "" if subset is None else f" with dataset.subset = {subset}"
-    return f"{place}{chosen} could not be loaded: {' '.join(str(error).split()) or type(error).__name__} {advice}"
+    return f"{place}{chosen} could not be loaded: {' '.join(str(error).split()) or type(error).__name__} {ADVICE}"

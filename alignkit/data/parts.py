@@ -74,8 +74,10 @@ def part_settings(given: Mapping[str, Any], whole: DatasetSettings) -> DatasetSe
     return dataclasses.replace(whole, **own, name=given["source"], options=options)
 
 
-def check_kinds(is_text: Mapping[str, bool], format: str) -> None:
+def check_kinds(is_text: Mapping[str, bool], format: str, where: str = "dataset.parts") -> None:
     """Refuse plain texts beside chats where a chat template would write only the chats: they end with different tokens.
+
+    `where` is the setting that names the parts.
 
     Raises:
         UserError: naming the parts of each kind.
@@ -84,7 +86,7 @@ def check_kinds(is_text: Mapping[str, bool], format: str) -> None:
         texts = ", ".join(name for name, text in is_text.items() if text)
         chats = ", ".join(name for name, text in is_text.items() if not text)
         raise UserError(
-            f"dataset.parts: {texts} holds plain text, and {chats} chat messages; with dataset.format=auto all parts must be of one kind. "
+            f"{where}: {texts} holds plain text, and {chats} chat messages; with dataset.format=auto all parts must be of one kind. "
             "Type dataset.format=chat (a text is a user's turn) or dataset.format=text (no chat template)."
         )
 

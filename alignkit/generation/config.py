@@ -115,15 +115,15 @@ def run_at(path: str) -> RunDir | None:
     return RunDir(folder.parent) if folder.name == "model" and folder.is_dir() else None
 
 
-def ranker(rank_by: str, typed: Mapping[Any, Any], run: RunDir | None) -> dict[Any, Any]:
-    """The node `scorer` that `rank_by` stands for, with the keys `scorer.x` that were `typed` beside it.
+def ranker(rank_by: str, typed: Mapping[Any, Any], run: RunDir | None, where: str = RANK_BY) -> dict[Any, Any]:
+    """The node `scorer` that `rank_by` stands for, with the keys `scorer.x` that were `typed` beside it. `where` is what it was typed as.
 
     Raises:
         UserError: when there is no such head or scorer, or `scorer=` was chosen too.
     """
     chosen = typed.get("name", NO_SCORER)
     if chosen != NO_SCORER:
-        raise UserError(f"rank_by = {rank_by!r} with scorer = {chosen!r}: one of them ranks. Leave the other out.")
+        raise UserError(f"{where} = {rank_by!r} with scorer = {chosen!r}: one of them ranks. Leave the other out.")
     heads, known = heads_of(run), {name: dict(option) for name, option in packaged("scorer").items() if name != NO_SCORER}
     if rank_by in heads and run is not None:
         option = {**known["head"], "path": str(run.path), "head": rank_by}
@@ -131,7 +131,7 @@ def ranker(rank_by: str, typed: Mapping[Any, Any], run: RunDir | None) -> dict[A
         at = f"; {run.path} has no head of that name" if run is not None else ""
         names = (*heads, *known)
         if rank_by not in names:
-            raise UserError(f"rank_by = {rank_by!r}{at}; must be one of {', '.join(names)}.{did_you_mean(rank_by, names)}")
+            raise UserError(f"{where} = {rank_by!r}{at}; must be one of {', '.join(names)}.{did_you_mean(rank_by, names)}")
         option = known[rank_by]
     return {**option, **{key: value for key, value in typed.items() if key != "name"}}
 

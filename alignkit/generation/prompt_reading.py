@@ -49,10 +49,20 @@ def read_prompts(prompts: str, settings: RunSettings) -> Iterator[Prompt]:
         yield from (_prompt(example.prompt, f"dataset={settings.dataset.name}") for example in reversed(distinct))
     elif prompts == STREAM:
         yield from _lines(sys.stdin.read(), "prompts = -")
-    elif _is_table(file := Path(prompts).expanduser()):
-        yield from _rows(read_file(prompts, "prompts"))
     else:
-        yield from _text_file(file, f"prompts = {prompts}")
+        yield from read_texts(prompts, "prompts", COLUMN)
+
+
+def read_texts(path: str, setting: str, column: str) -> Iterator[Prompt]:
+    """The texts of a file, in their order: lines, or a column of a table. `setting` is the dotted path that named the file.
+
+    Raises:
+        UserError: when it is none of these, naming the row.
+    """
+    if _is_table(file := Path(path).expanduser()):
+        yield from _rows(read_file(path, setting), column)
+    else:
+        yield from _text_file(file, f"{setting} = {path}")
 
 
 @final
@@ -136,22 +146,22 @@ def _is_table(file: Path) -> bool:
     return not file.is_file() or (bool(kinds) and kinds[-1] in FORMATS)
 
 
-def _rows(table: Table) -> Iterator[Prompt]:
-    if COLUMN not in table.columns:
+def _rows(table: Table, column: str) -> Iterator[Prompt]:
+    if column not in table.columns:
         raise UserError(
-            f"{table.place}: no column {COLUMN!r}; found {', '.join(map(repr, table.columns))}.{did_you_mean(COLUMN, table.columns)} "
+            f"{table.place}: no column {column!r}; found {', '.join(map(repr, table.columns))}.{did_you_mean(column, table.columns)} "
             "Rename it."
         )
     for index, row in enumerate(table):
         try:
-            prompt = _of_row(row)
+            prompt = _of_row(row, column)
         except RowError as error:
             raise UserError(f"{table.where(index)}: {error}") from None
         yield _prompt(prompt, table.where(index))
 
 
-def _of_row(row: Mapping[str, object]) -> object:
-    return messages(row, COLUMN) if isinstance(row[COLUMN], list) else text(row, COLUMN)
+def _of_row(row: Mapping[str, object], column: str) -> object:
+    return messages(row, column) if isinstance(row[column], list) else text(row, column)
 
 
 def _text_file(file: Path, place: str) -> Iterator[Prompt]:
@@ -160,7 +170,7 @@ def _text_file(file: Path, place: str) -> Iterator[Prompt]:
             written = content.read()
     except (OSError, UnicodeDecodeError) as error:
         reason = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
-        raise UserError(f"{place}: {reason}. Prompts are lines of text, or a file ending in {', '.join(FORMATS)}.") from None
+        raise UserError(f"{place}: {reason}. It must hold lines of text, or end in {', '.join(FORMATS)}.") from None
     yield from _lines(written, place)
 
 

@@ -41,13 +41,19 @@ class Texts:
         kind = CHAT if encoder.uses_template and (encoder.strings_are_messages or is_dialogue) else plain
         return cls(kind=kind, terminator_id=encoder.render(example)[2])
 
+    @property
+    def format(self) -> str:
+        """`dataset.format` under which texts are written so. A prompt that is a string is a user's message under `chat`; else it is taken
+        as it is."""
+        return CHAT if self.kind == CHAT else PLAIN
+
     def encoder(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoder:
-        """One that writes texts so. A prompt that is a string is a user's message under `chat`; else it is taken as it is.
+        """One that writes texts so.
 
         Raises:
             UserError: when the tokenizer has lost its chat template or its end-of-text token.
         """
-        return Encoder(tokenizer, format=CHAT if self.kind == CHAT else PLAIN, max_length=max_length, overflow="drop")
+        return Encoder(tokenizer, format=self.format, max_length=max_length, overflow="drop")
 
 
 def save_texts(file: Path, texts: Texts) -> None:

@@ -44,7 +44,12 @@ def distinctness(texts: Sequence[str]) -> dict[str, float]:
 
     A scorer that adds up words of praise is pleased by a policy that says the same ones again and again; this is not.
     """
-    words = [text.lower().split() for text in texts]
-    pairs = [pair for own in words for pair in itertools.pairwise(own)]
-    singles = [word for own in words for word in own]
-    return {name: len(set(grams)) / len(grams) if grams else math.nan for name, grams in ((DISTINCT_1, singles), (DISTINCT_2, pairs))}
+    grams = [word_grams(text) for text in texts]
+    singles, pairs = [word for words, _ in grams for word in words], [pair for _, pairs in grams for pair in pairs]
+    return {name: len(set(every)) / len(every) if every else math.nan for name, every in ((DISTINCT_1, singles), (DISTINCT_2, pairs))}
+
+
+def word_grams(text: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """The words of a text, and its pairs of neighbouring words: words are what white space separates, in lower case."""
+    words = text.lower().split()
+    return words, list(itertools.pairwise(words))

@@ -21,6 +21,7 @@ from alignkit.errors import UserError
 TRAIN = "train"
 """The command of a stage that names none."""
 GENERATE = "generate"
+EVALUATE = "evaluate"
 STAGE_NAME = re.compile(r"[a-z]\w{0,40}", re.ASCII)
 KEYS = ("command", "options", "from")
 

@@ -13,12 +13,16 @@ import yaml
 from omegaconf import DictConfig
 
 from alignkit.command_line import Job, check_buildable, check_models, check_paths
+from alignkit.composition import Composer
 from alignkit.configuration import check_config, config_yaml
+from alignkit.evaluating import config as evaluating_config
+from alignkit.evaluating.config import PATHS, Evaluation
+from alignkit.evaluation_settings import EvaluateSettings
 from alignkit.generate_settings import HELD_OUT, GenerateSettings
 from alignkit.generation import config as generation_config
 from alignkit.generation.config import Generation
 from alignkit.job import carry_out
-from alignkit.pipelines.files import GENERATE, TRAIN
+from alignkit.pipelines.files import EVALUATE, GENERATE, TRAIN
 from alignkit.run_dir import RunDir, Scalar
 from alignkit.settings import RunSettings
 from alignkit.summary import START
@@ -43,6 +47,10 @@ class StageKind(ABC):
     """One command."""
 
     __slots__ = ()
+
+    def rewrite(self, line: str, composer: Composer) -> list[str]:
+        """An override as Hydra is given it. Raises UserError on an option that does not exist."""
+        return [composer.rewrite(line)]
 
     @abstractmethod
     def read(self, cfg: DictConfig) -> StageSettings:
@@ -178,7 +186,45 @@ class GenerateStage(StageKind):
         return Generation(settings=settings.run, own=settings.own)
 
 
-STAGE_KINDS: Mapping[str, StageKind] = {TRAIN: TrainStage(), GENERATE: GenerateStage()}
+@final
+class EvaluateStage(StageKind):
+    """`alignkit.evaluate`."""
+
+    def rewrite(self, line: str, composer: Composer) -> list[str]:
+        return evaluating_config.rewrite(line, composer)
+
+    def read(self, cfg: DictConfig) -> StageSettings:
+        evaluation = evaluating_config.evaluation_of(cfg)
+        return StageSettings(run=evaluation.settings, own=evaluation.own)
+
+    def check_places(self, settings: StageSettings) -> None:
+        check_paths(settings.run)
+        evaluating_config.check_places(self.evaluation(settings))
+
+    def check_values(self, settings: StageSettings) -> None:
+        evaluating_config.check_buildable(self.evaluation(settings))
+
+    def config_yaml(self, settings: StageSettings) -> str:
+        return evaluating_config.evaluation_yaml(self.evaluation(settings))
+
+    def carry_out(self, settings: StageSettings, run: RunDir) -> dict[str, Scalar]:
+        return evaluating_config.carry_out(self.evaluation(settings), run)
+
+    def label(self, settings: StageSettings) -> str:
+        return str(settings.own.evaluation.name)
+
+    def headline(self, settings: StageSettings) -> tuple[str, str]:
+        return evaluating_config.headline(settings.own)
+
+    def is_complete(self, settings: StageSettings, results: Mapping[str, Scalar]) -> bool:
+        return True
+
+    def evaluation(self, settings: StageSettings) -> Evaluation:
+        """What the command calls its settings."""
+        return Evaluation(settings=settings.run, own=settings.own)
+
+
+STAGE_KINDS: Mapping[str, StageKind] = {TRAIN: TrainStage(), GENERATE: GenerateStage(), EVALUATE: EvaluateStage()}
 """By the `command` of a stage."""
 
 
@@ -197,8 +243,21 @@ def rehearsal(settings: StageSettings, model: str) -> StageSettings:
             model=dataclasses.replace(run.model, path=known(run.model.path, model) or model),
             reference=dataclasses.replace(run.reference, path=known(run.reference.path, model)),
         ),
-        own=dataclasses.replace(own, prompts=known(own.prompts, HELD_OUT) or HELD_OUT) if isinstance(own, GenerateSettings) else own,
+        own=rehearsal_of_own(own),
     )
+
+
+def rehearsal_of_own(own: Any) -> Any:
+    """The same of the keys that a command has of its own."""
+    if isinstance(own, GenerateSettings) and PLACE.search(own.prompts):
+        return dataclasses.replace(own, prompts=HELD_OUT)
+    if isinstance(own, EvaluateSettings):
+        # Paths of an evaluation may all be left out.
+        paths = [key for key in PATHS if PLACE.search(getattr(own.evaluation, key, None) or "")]
+        against = None if PLACE.search(own.against or "") else own.against
+        evaluation: Any = own.evaluation
+        return dataclasses.replace(own, evaluation=dataclasses.replace(evaluation, **dict.fromkeys(paths)), against=against)
+    return own
 
 
 def fill(node: Any, places: Mapping[str, str]) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import final
 
 from alignkit.command_line import check_one
-from alignkit.composition import PIPELINE, Composer
+from alignkit.composition import EVALUATION, PIPELINE, Composer
 from alignkit.configuration import packaged
 from alignkit.errors import UserError, did_you_mean
 from alignkit.pipelines.files import PipelineFile, StageFile
@@ -16,6 +16,10 @@ from alignkit.pipelines.stage_kinds import PLACE
 
 OWN = "stages."
 """Before a stage's name and an override for it alone: `stages.ppo.loss.kl_coefficient=0.05`."""
+
+
+OF_ONE_STAGE = ("loss", EVALUATION)
+"""Groups of which no two stages have the same option."""
 
 
 @final
@@ -61,8 +65,9 @@ def apart(composer: Composer, lines: Sequence[str], changes: Sequence[str], arm:
             own.setdefault(stage, []).append(rest)
         else:
             common.append(line)
-    if loss := choices(composer, common).get("loss"):
-        raise UserError(f"loss = {loss!r}: would be the loss of all stages. Type {OWN}STAGE.loss={loss} for one of them.")
+    for group in OF_ONE_STAGE:
+        if option := choices(composer, common).get(group):
+            raise UserError(f"{group} = {option!r}: would be the {group} of all stages. Type {OWN}STAGE.{group}={option} for one of them.")
     if pipeline is None:
         raise UserError("pipeline is missing: it names the stages. Type pipeline=rlhf; --help lists what there is.")
     stages = {stage: tuple(rest) for stage, rest in own.items()}
@@ -108,7 +113,8 @@ def layers(composer: Composer, stage: StageFile, typed: Typed) -> list[str]:
     """Overrides of a stage, the ones that count most last: the file's, the user's for all stages, the wiring, the user's for this one.
 
     Where one of them chooses an option of a group, keys of another option give way: `stages.ppo.scorer=vader` has no use for the wiring's
-    path of a reward model, and `dataset=local` of a wiring none for keys of the data set that all stages begin with.
+    path of a reward model, `stages.dpo.loss=sft` none for the file's `loss.beta`, and `dataset=local` of a wiring none for keys of the data
+    set that all stages begin with.
 
     Raises:
         UserError: where a file or an override for a stage sets what the pipeline itself decides.
@@ -121,6 +127,7 @@ def layers(composer: Composer, stage: StageFile, typed: Typed) -> list[str]:
             raise UserError(f"{override.key_or_group}: cannot be set for one stage; each runs in a directory inside the pipeline's.")
     wired, chosen = choices(composer, wiring), choices(composer, own)
     wiring = [line for line in wiring if all(wired.get(group) == chosen[group] for group in chosen if inner_key(composer, line, group))]
+    options = [line for line in options if all(fits(composer, line, group, chosen[group]) for group in chosen)]
     given = [line for line in (*options, *typed.common) if all(fits(composer, line, group, wired[group]) for group in wired)]
     return [*given, *wiring, *own]
 
@@ -143,5 +150,7 @@ def inner_key(composer: Composer, line: str, group: str) -> str:
 
 def fits(composer: Composer, line: str, group: str, option: str) -> bool:
     """Whether an option of a group has the key that an override sets there, if it sets one there."""
-    key = inner_key(composer, line, group)
-    return not key or key in packaged(group).get(option, (key,))
+    key, options = inner_key(composer, line, group), packaged(group)
+    # An option that is another name for one has that one's keys.
+    names = (option, *map(str, options.get(option, {}).get("defaults", ())))
+    return not key or any(key in options.get(name, (key,)) for name in names)

@@ -174,7 +174,7 @@ class StageReader:
     def settings(self, command: str, lines: tuple[str, ...]) -> StageSettings:
         """The settings that overrides of a command mean."""
         if (command, *lines) not in self.composed:
-            rewritten = [self.composer.rewrite(line) for line in lines]
+            rewritten = [given for line in lines for given in STAGE_KINDS[command].rewrite(line, self.composer)]
             files = tuple(line for line in rewritten if not line.startswith("++"))
             if files not in self.checked:
                 check_foreign(self.composer.hydra, self.composer, files, self.config_dir)

@@ -48,8 +48,8 @@ class Implicit(ModelScorer):
 
     def open(self, surroundings: Surroundings) -> Scorer:
         run = finished_run(self.path, "scorer.path")
-        beta = _beta(run) if self.beta is None else self.beta
-        reference_path = locate("scorer.reference", _reference(run) if self.reference is None else self.reference)
+        beta = beta_of(run) if self.beta is None else self.beta
+        reference_path = locate("scorer.reference", reference_of(run) if self.reference is None else self.reference)
         tokenizer = load_tokenizer("scorer.path", str(run.model))
         if not same_tokens(tokenizer, load_tokenizer("scorer.reference", reference_path)):
             raise UserError(
@@ -89,7 +89,8 @@ def _sums(model: Backbone, batch: PackedBatch) -> Tensor:
     return completion_sums(backbone_logps(model, batch), batch.completion_index, batch.completions)
 
 
-def _beta(run: RunDir) -> float:
+def beta_of(run: RunDir) -> float:
+    """`loss.beta` of a run. Raises UserError where its loss has none."""
     loss = _config(run, "scorer.beta=0.1").get("loss") or {}
     beta = loss.get("beta")
     if not isinstance(beta, int | float) or beta <= 0:
@@ -97,7 +98,8 @@ def _beta(run: RunDir) -> float:
     return float(beta)
 
 
-def _reference(run: RunDir) -> str:
+def reference_of(run: RunDir) -> str:
+    """What a run began from, by its config. Raises UserError where that does not say."""
     config = _config(run, "scorer.reference=FOLDER")
     path = (config.get("reference") or {}).get("path") or (config.get("model") or {}).get("path")
     if not isinstance(path, str):
