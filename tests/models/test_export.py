@@ -84,6 +84,7 @@ def test_the_description_says_how_heads_pool_and_which_token_they_read(saved):
         "init_std": 0.3,
         "layers": [-1],
         "tokens": "last",
+        "standardize": 0,
         "normalize": 0,
         "hidden_width": 32,
         "terminator_id": 2,
