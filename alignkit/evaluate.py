@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from alignkit.command_line import check_foreign, check_one, check_paths, is_question, read_flags
-from alignkit.composition import Composer, composing
-from alignkit.errors import UserError
+from alignkit.command_line import check_paths
 from alignkit.evaluating.config import Evaluation, carry_out, check_buildable, check_places, check_scorers, evaluation_of, rewrite
-from alignkit.job import DONE, WRONG_INPUT, answer, claim, ending, give_up
+from alignkit.job import DONE, answer
+from alignkit.single_run import flags_of_one, own_directory, read_one
 
 RUN_DIR = "run_dir='runs/${now:%Y-%m-%d}/${now:%H-%M-%S}-evaluate-${model.name}'"
 HELP = """\
@@ -72,24 +71,15 @@ def command(argv: Sequence[str]) -> int:
     Raises:
         UserError: on the first mistake, before weights are loaded wherever that can be known.
     """
-    flags = read_flags(argv)
-    if flags.help:
+    if flags_of_one(argv, "evaluate").help:
         print(HELP, end="")
         return DONE
-    if is_question(flags) or flags.multirun:
-        raise UserError("alignkit.evaluate is one run. Leave the flags out; for --cfg and the like type python -m alignkit.train.")
     request = parse(argv)
     check_places(request.evaluation)
     check_scorers(request.evaluation)
     check_buildable(request.evaluation)
-    run = claim(request.evaluation.run_dir, named=request.named)
-    try:
+    with own_directory(request.evaluation.run_dir, named=request.named) as run:
         carry_out(request.evaluation, run)
-    except BaseException as error:
-        if not (ending(error)[0] == WRONG_INPUT and give_up(run)):
-            print(f"run: {run.path}", flush=True)
-        raise
-    print(f"run: {run.path}", flush=True)
     return DONE
 
 
@@ -99,16 +89,7 @@ def parse(argv: Sequence[str]) -> Request:
     Raises:
         UserError: on the first mistake.
     """
-    flags = read_flags(argv)
-    with composing(flags.config_dir) as hydra:
-        composer = Composer(hydra)
-        for override in map(composer.parse, flags.overrides):
-            check_one(override)
-        typed = [line for given in flags.overrides for line in rewrite(given, composer)]
-        overrides = [composer.rewrite(RUN_DIR), *typed]
-        check_foreign(hydra, composer, overrides, flags.config_dir)
-        named = any(composer.parse(line).key_or_group == "run_dir" for line in typed)
-        evaluation = evaluation_of(composer.compose(overrides))
+    evaluation, named = read_one(argv, RUN_DIR, rewrite, evaluation_of)
     check_paths(evaluation.settings)
     return Request(evaluation=evaluation, named=named)
 

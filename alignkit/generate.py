@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from alignkit.command_line import check_foreign, check_one, check_paths, is_question, read_flags
-from alignkit.composition import Composer, composing
-from alignkit.errors import UserError
+from alignkit.command_line import check_paths
 from alignkit.generate_settings import STREAM
 from alignkit.generation.config import Generation, carry_out, check_buildable, check_places, generation_of
-from alignkit.job import DONE, WRONG_INPUT, answer, claim, ending, give_up
-from alignkit.run_dir import RunDir, Scalar
+from alignkit.job import DONE, answer
+from alignkit.run_dir import Scalar
+from alignkit.single_run import flags_of_one, own_directory, read_one
 from alignkit.summary import print_table
 
 RUN_DIR = "run_dir='runs/${now:%Y-%m-%d}/${now:%H-%M-%S}-generate-${model.name}'"
@@ -78,26 +77,17 @@ def command(argv: Sequence[str]) -> int:
     Raises:
         UserError: on the first mistake, before weights are loaded wherever that can be known.
     """
-    flags = read_flags(argv)
-    if flags.help:
+    if flags_of_one(argv, "generate").help:
         print(HELP, end="")
         return DONE
-    if is_question(flags) or flags.multirun:
-        raise UserError("alignkit.generate is one run. Leave the flags out; for --cfg and the like type python -m alignkit.train.")
     request = parse(argv)
     check_places(request.generation)
     check_buildable(request.generation)
     rows = sys.stdout
     to_stream = request.generation.own.out == STREAM
-    with contextlib.redirect_stdout(sys.stderr) if to_stream else contextlib.nullcontext():
-        run = claim(request.generation.run_dir, named=request.named)
-        try:
-            results = carry_out(request.generation, run, rows=rows)
-        except BaseException as error:
-            if not (ending(error)[0] == WRONG_INPUT and give_up(run)):
-                print(f"run: {run.path}", flush=True)
-            raise
-        conclude(run, results)
+    printing = contextlib.redirect_stdout(sys.stderr) if to_stream else contextlib.nullcontext()
+    with printing, own_directory(request.generation.run_dir, named=request.named) as run:
+        conclude(carry_out(request.generation, run, rows=rows))
     return DONE
 
 
@@ -107,26 +97,16 @@ def parse(argv: Sequence[str]) -> Request:
     Raises:
         UserError: on the first mistake.
     """
-    flags = read_flags(argv)
-    with composing(flags.config_dir) as hydra:
-        composer = Composer(hydra)
-        typed = [composer.rewrite(line) for line in flags.overrides]
-        overrides = [composer.rewrite(RUN_DIR), *typed]
-        check_foreign(hydra, composer, overrides, flags.config_dir)
-        for override in map(composer.parse, typed):
-            check_one(override)
-        named = any(composer.parse(line).key_or_group == "run_dir" for line in typed)
-        generation = generation_of(composer.compose(overrides))
+    generation, named = read_one(argv, RUN_DIR, lambda line, composer: [composer.rewrite(line)], generation_of)
     check_paths(generation.settings)
     return Request(generation=generation, named=named)
 
 
-def conclude(run: RunDir, results: dict[str, Scalar]) -> None:
-    """The table and the directory."""
+def conclude(results: dict[str, Scalar]) -> None:
+    """The table."""
     from alignkit.generation.results import results_table
 
     print_table(results_table(results))
-    print(f"run: {run.path}", flush=True)
 
 
 if __name__ == "__main__":
