@@ -42,7 +42,7 @@ from alignkit.modules.recipe import Recipe
 from alignkit.modules.rollout_module import RolloutModule
 from alignkit.modules.rollout_objective import RolloutObjective
 from alignkit.modules.stepping import SteppingModule
-from alignkit.objectives import AnyObjective, build_objective, check_combination, check_sources, formula
+from alignkit.objectives import AnyObjective, build_objective, check_combination, check_reference, check_sources, formula
 from alignkit.resolution import MODULES, build_source, resolve
 from alignkit.rollout_assembly import check_room, plan_rollouts, reference_of_samples
 from alignkit.run_parts import Inputs, Models
@@ -74,6 +74,8 @@ def assemble(settings: RunSettings) -> Job:
     """
     inputs = read_inputs(settings)
     say(data_line(inputs.prepared))
+    if (examples := len(inputs.prepared.train)) < settings.batch.pairs:
+        say(f"batch: every step takes all {examples} examples, fewer than batch.pairs = {settings.batch.pairs}")
     checkpointing = wants_checkpointing(settings, inputs, inputs.path, plan_packing)
     if checkpointing:
         say("activations: computed again in the backward pass (model.checkpointing)")
@@ -81,7 +83,7 @@ def assemble(settings: RunSettings) -> Job:
     backbone = models.parts.backbone
     packing = plan_packing(settings.batch, backbone)
     say(layout_line(settings.batch, packing, backbone))
-    recipe = Recipe(optimizer=settings.optimizer, schedule=settings.schedule, steps=settings.steps, log_every=settings.logger.every)
+    recipe = Recipe.of(settings)
     build = build_rollouts if isinstance(inputs.objective, RolloutObjective) else build_alignment
     module, data = build(settings, inputs, models, packing, recipe)
     return Job(module=module, models=models, data=data, inputs=inputs, formula=formula(settings.loss.name, inputs.objective))
@@ -104,6 +106,7 @@ def build_alignment(
         rank=ranks.reader(),
         ranks=ranks.readers(),
     )
+    data.steps.spare = settings.divergence.spare_batches(settings.validation.every)
     module = inputs.module_class(
         parts=models.parts, recipe=recipe, objective=inputs.objective, reference_fingerprint=models.reference_fingerprint
     )
@@ -155,6 +158,7 @@ def read_inputs(settings: RunSettings) -> Inputs:
     path = locate("model.path", settings.model.path)
     config, tokenizer = load_config("model.path", path), load_tokenizer("model.path", path)
     check_fit("model.path", config, tokenizer, settings.dataset.max_length)
+    check_reference(settings, objective, config, tokenizer)
     if settings.model.quantize is not None:
         check_quantization(device_kind(settings.hardware.accelerator))
     if settings.model.adapter is not None and settings.model.lora.export == "adapter":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
@@ -14,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from alignkit.data.dropping import REASONS
+from alignkit.data.dropping import ODDITIES, REASONS
+from alignkit.terminal import visible
 
 if TYPE_CHECKING:  # importing it would load torch
     from alignkit.inspection import Ends, Inspection, LayoutCost, ShownExample
@@ -32,6 +32,7 @@ EXPLAINED = {
     "rows": "read from the file",
     "no_preference": "left out on purpose: nobody preferred anything",
     **{reason: f"dropped: {words}" for reason, words in REASONS.items()},
+    **ODDITIES,
     "train": "examples to train on",
     "validation": "examples held out",
     "trimmed_prompts": "prompts that lost their oldest tokens to dataset.max_length",
@@ -198,16 +199,6 @@ def shown(text: str, coloured: bool) -> str:
     if coloured:
         return visible(text)
     return visible(text).replace("[", r"\[").replace("]", r"\]")
-
-
-def visible(text: str) -> str:
-    """The text with every control and format character spelt out: nothing in it can move the cursor or turn the text around."""
-    return "".join(character if is_harmless(character) else character.encode("unicode_escape").decode() for character in text)
-
-
-def is_harmless(character: str) -> bool:
-    """Whether a terminal shows the character and does nothing else."""
-    return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
 def count(texts: Sequence[str]) -> str:

@@ -13,14 +13,15 @@ from typing import Any, final
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
+from alignkit.callbacks.shard_reader import METADATA, ShardReader, tensor_kinds
 from alignkit.callbacks.sharded_checkpoints import WEIGHTS, read_others
 from alignkit.errors import UserError
+from alignkit.manifests import damage, manifest_of, newest_intact
 from alignkit.models.card_sections import CERTIFICATE
 from alignkit.modules.stepping import PROGRESS
+from alignkit.run_dir import RunDir
 
 
 @final
@@ -41,7 +42,28 @@ class CheckpointWeights:
 
 def is_checkpoint(path: Path) -> bool:
     """Whether there is one that was written to its end."""
-    return path.is_file() or (path / ".metadata").is_file()
+    return path.is_file() or (path / METADATA).is_file()
+
+
+def whole_checkpoint(run: RunDir, name: str) -> Path:
+    """Where a run's checkpoint of a name lies: `last` is the newest whole one, after a line for each that is passed over.
+
+    Raises:
+        UserError: when it is damaged.
+    """
+    path = run.checkpoints / f"{name}.ckpt"
+    if path == run.last_checkpoint:
+        newest, damages = newest_intact(run.checkpoints)
+        for wrong in damages if newest is not None else ():
+            print(f"checkpoint: {wrong}; it is left out", flush=True)
+        if newest is not None:
+            return newest
+    else:
+        found = damage(path) if manifest_of(path).exists() else None
+        damages = [] if found is None else [f"{path.name} {found}"]
+    if damages:
+        raise UserError(f"{run.checkpoints}: {'; '.join(damages)}. Is there another with checkpoint=last or checkpoint=best?")
+    return path
 
 
 def steps_of(path: Path) -> int:
@@ -86,21 +108,20 @@ def naming(path: Path) -> Iterator[None]:
 
 def _saved(path: Path) -> dict[str, Any]:
     if path.is_dir():
-        return read_others(path, True)
+        return read_others(path)
     saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     return saved
 
 
 def _whole(folder: Path) -> dict[str, Tensor]:
     """Tensors of the module, put together from the shards of all processes; the optimizer's stay where they are."""
-    kinds: dict[str, Any] = FileSystemReader(folder).read_metadata().state_dict_metadata
     wanted: dict[str, Any] = {
         name: torch.empty(kind.size, dtype=kind.properties.dtype)
-        for name, kind in kinds.items()
-        if name.startswith(f"{WEIGHTS}.") and isinstance(kind, TensorStorageMetadata)
+        for name, kind in tensor_kinds(folder).items()
+        if name.startswith(f"{WEIGHTS}.")
     }
     with warnings.catch_warnings(action="ignore"):  # torch says that there is one process
-        load(wanted, checkpoint_id=folder, no_dist=True)
+        load(wanted, storage_reader=ShardReader(folder), no_dist=True)
     return {name.removeprefix(f"{WEIGHTS}."): tensor for name, tensor in wanted.items()}
 
 

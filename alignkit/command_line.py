@@ -6,6 +6,7 @@ import argparse
 import itertools
 import math
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,19 +20,20 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from alignkit.composition import CONFIG_NAME, Composer, composing
+from alignkit.composition import Composer, composed, composing
 from alignkit.config_checks import check_no_secret
 from alignkit.configuration import check_config
+from alignkit.data.tables import absence, is_there
 from alignkit.errors import UserError
 from alignkit.foreign_config import check_folder, check_hydra_node
 from alignkit.hardware_checks import check_hardware
 from alignkit.models.location import locate
 from alignkit.resolution import build_losses, build_scorer, build_source
 from alignkit.rollout_settings import NO_SCORER
-from alignkit.search_space import ends
 from alignkit.settings import RunSettings
-from alignkit.study_plan import StudyPlan, read_study
-from alignkit.study_settings import SWEEPER, sought
+from alignkit.sweeping.search_space import ends
+from alignkit.sweeping.study_plan import StudyPlan, read_study
+from alignkit.sweeping.study_settings import SWEEPER, sought
 
 MOST_JOBS = 1000
 """Jobs of one sweep; more are a mistake more often than not."""
@@ -44,6 +46,8 @@ class Job:
 
     changes: tuple[str, ...]
     """What sets it apart from the other jobs of its sweep: `loss.beta=0.1`."""
+    overrides: tuple[str, ...] = ()
+    """Of a job of a sweep: all of its overrides, as a launcher is given them."""
     settings: RunSettings
 
 
@@ -97,6 +101,8 @@ def read_flags(argv: Sequence[str]) -> argparse.Namespace:
     if (flags.resolve or flags.package) and not flags.cfg:
         raise UserError("--resolve and --package say how --cfg job is to show the config; alone they mean nothing.")
     if flags.config_dir is not None:
+        if not flags.config_dir:
+            raise UserError("--config-dir is empty; must be a folder. Type -cd DIR.")
         check_folder(Path(flags.config_dir))
     return flags
 
@@ -127,7 +133,7 @@ def read_command(flags: argparse.Namespace) -> Command:
             check_one(override)
         lines: list[tuple[list[str], tuple[str, ...]]] = [(overrides, ())]
         if flags.multirun:
-            own = hydra.compose_config(CONFIG_NAME, overrides, run_mode=RunMode.MULTIRUN).hydra
+            own = composed(hydra, overrides, RunMode.MULTIRUN).hydra
             sweep_dir = None if run_dirs else str(own.sweep.dir)
             swept = [f"{key}={value}" for key, value in (own.sweeper.params or {}).items()] + overrides
             launcher = str(own.runtime.choices["hydra/launcher"])
@@ -142,7 +148,9 @@ def read_command(flags: argparse.Namespace) -> Command:
                 settings = check_config(composer.compose(job_overrides))
                 check_paths(settings)
                 check_hardware(settings)
-            jobs.append(Job(changes=changes, settings=settings))
+            own = tuple(line for line in job_overrides if not line.startswith("hydra"))
+            jobs.append(Job(changes=changes, overrides=own, settings=settings))
+    note_repeated(composer, flags.overrides)
     if study is not None:
         metric, higher = sought(study.settings, {job.settings.loss.monitor for job in jobs})
         study = replace(study, metric=metric, higher=higher)
@@ -159,6 +167,16 @@ def read_command(flags: argparse.Namespace) -> Command:
     )
 
 
+def note_repeated(composer: Composer, overrides: Sequence[str]) -> None:
+    """Tell on standard error which of several values of a key counts: as for Hydra the last one."""
+    last: dict[str, str] = {}
+    for override in map(composer.parse, overrides):
+        key, line = override.key_or_group, str(override.input_line)
+        if key in last and last[key] != line:
+            print(f"{key} was typed twice: {line} counts, {last[key]} does not.", file=sys.stderr, flush=True)
+        last[key] = line
+
+
 def check_foreign(hydra: Hydra, composer: Composer, overrides: Sequence[str], config_dir: str | None) -> None:
     """Refuse a `--config-dir` whose files change Hydra itself.
 
@@ -167,10 +185,10 @@ def check_foreign(hydra: Hydra, composer: Composer, overrides: Sequence[str], co
     """
     if config_dir is None:
         return
-    node = hydra.compose_config(CONFIG_NAME, list(overrides), run_mode=RunMode.MULTIRUN).hydra
+    node = composed(hydra, overrides, RunMode.MULTIRUN).hydra
     typed = [line for line in overrides if composer.parse(line).is_hydra_override()]
     with composing(None) as packaged:
-        check_hydra_node(node, packaged.compose_config(CONFIG_NAME, typed, run_mode=RunMode.MULTIRUN).hydra)
+        check_hydra_node(node, composed(packaged, typed, RunMode.MULTIRUN).hydra)
 
 
 @contextmanager
@@ -196,8 +214,8 @@ def check_paths(settings: RunSettings) -> None:
         "validation.benchmark_path": settings.validation.benchmark_path,
     }
     for where, path in paths.items():
-        if path is not None and not Path(path).expanduser().exists():
-            raise UserError(f"{where} = {path!r}; there is no such file, seen from {os.getcwd()}.")
+        if path is not None and not is_there(Path(path)):
+            raise UserError(f"{where} = {path!r}; there is no such file, seen from {os.getcwd()}.{absence(Path(path))}")
     if Path(__file__).resolve().parent in Path(settings.run_dir).expanduser().resolve().parents:
         raise UserError(f"run_dir = {settings.run_dir!r}; lies inside the installed alignkit. Choose another.")
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,10 +26,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alignkit.config_checks import check_name
-from alignkit.configuration import conf_dir
-from alignkit.errors import UserError
+from alignkit.config_checks import TYPED_ONLY, check_name
+from alignkit.configuration import conf_dir, root_file
+from alignkit.errors import UserError, did_you_mean
 from alignkit.foreign_config import check_hydra_override
+from alignkit.sweeping.study_settings import StudySettings
 
 CONFIG_NAME = "train"
 PIPELINE = "pipeline"
@@ -38,6 +41,20 @@ EXPERIMENT = "experiment"
 QUESTION = "question"
 """The key of an option of `experiment=` that is a sweep over pipelines and no settings of a run."""
 VERSION_BASE = "1.3"
+SWEEPER_KEYS = "hydra.sweeper."
+
+
+def parsed(parser: OverridesParser, line: str) -> Override:
+    """One override.
+
+    Raises:
+        UserError: on a number of more digits than Python reads.
+        OverrideParseException: on anything else that is none.
+    """
+    try:
+        return parser.parse_overrides([line])[0]
+    except ValueError as error:
+        raise UserError(f"cannot read {line[:40]}...: {error}.") from None
 
 
 class Composer:
@@ -46,7 +63,7 @@ class Composer:
     def __init__(self, hydra: Hydra) -> None:
         self.hydra = hydra
         parser = OverridesParser.create(config_loader=hydra.config_loader)
-        self.parse: Callable[[str], Override] = functools.cache(lambda line: parser.parse_overrides([line])[0])
+        self.parse: Callable[[str], Override] = functools.cache(functools.partial(parsed, parser))
         self.options: Callable[[str], list[str]] = functools.cache(hydra.config_loader.get_group_options)
         self.groups: Callable[[str], list[str]] = functools.cache(hydra.config_loader.list_groups)
         self.composed: dict[tuple[str, ...], DictConfig] = {}
@@ -69,6 +86,7 @@ class Composer:
             UserError: on an option that does not exist, a key of Hydra's that is closed, or a pipeline, which is more than one run.
         """
         override = self.parse(line)
+        check_typed(override)
         if override.key_or_group == PIPELINE:
             raise UserError(f"{line}: is more than one run. Type python -m alignkit.pipeline {line}")
         if override.key_or_group == EVALUATION:
@@ -78,11 +96,16 @@ class Composer:
         if override.is_hydra_override():
             check_hydra_override(override, self.options)
             return line
-        if override.is_delete() or override.package is not None:
+        if override.is_delete():
             return line
         if not self.is_choice(override):
             return f"++{line.lstrip('+')}"
         value = override.value()
+        if isinstance(value, list) and override.key_or_group != EXPERIMENT:
+            example = value[0] if value else "NAME"
+            raise UserError(
+                f"{line}: one option at a time; of several the last would hide the others. Type {override.key_or_group}={example}."
+            )
         chosen = override.sweep_iterator() if override.is_choice_sweep() else value if isinstance(value, list) else [value]
         for option in chosen:
             check_name(override.key_or_group, "null" if option is None else str(option), self.options(override.key_or_group))
@@ -97,14 +120,59 @@ class Composer:
             (values if override.is_force_add() and not override.is_hydra_override() else choices).append(override)
         files = tuple(str(override.input_line) for override in choices)
         if files not in self.composed:
-            cfg = self.hydra.compose_config(CONFIG_NAME, list(files), run_mode=RunMode.RUN)
+            cfg = composed(self.hydra, files, RunMode.RUN)
             OmegaConf.set_struct(cfg, False)
             del cfg["hydra"]
+            check_typed_only(cfg)
             self.composed[files] = cfg
         cfg = copy.deepcopy(self.composed[files])
         for override in values:
             OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True, force_add=True)
         return cfg
+
+
+def check_typed(override: Override) -> None:
+    """Refuse what Hydra's grammar allows and no command of ours has.
+
+    Raises:
+        UserError: on a key without a name, and on Hydra's packages, which put an option somewhere else.
+    """
+    if not override.key_or_group:
+        raise UserError(f"cannot read {override.input_line!r}: it names no key. Write key=value.")
+    if override.key_or_group == "run_dir" and override.value() == "":
+        raise UserError("run_dir is empty; must be a directory. Type run_dir=DIR, or leave it out.")
+    if override.package is not None:
+        raise UserError(f"{override.input_line}: an option has its one place. Type {override.key_or_group}={override.get_value_string()}.")
+
+
+def composed(hydra: Hydra, overrides: Sequence[str], run_mode: RunMode) -> DictConfig:
+    """Hydra's own composition. Files may hold what Hydra does not expect, such as a list of defaults that is none or that names itself.
+
+    Raises:
+        UserError: saying what Hydra stumbled over.
+    """
+    try:
+        return hydra.compose_config(CONFIG_NAME, list(overrides), run_mode=run_mode)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, UserError):
+        raise
+    except RecursionError:
+        raise UserError("a file of --config-dir leads back to itself by its list of defaults. Take it out of that list.") from None
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"the files of --config-dir cannot be composed: {reason or type(error).__name__}.") from error
+
+
+def check_typed_only(cfg: DictConfig) -> None:
+    """Refuse what files have made of keys that only a command line may set.
+
+    Raises:
+        UserError: naming the key.
+    """
+    values = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(values, dict)
+    for key, why in TYPED_ONLY.items():
+        if values.get(key) != root_file()[key]:
+            raise UserError(f"{key}: is set by a file of --config-dir: {why}")
 
 
 @contextmanager
@@ -140,4 +208,17 @@ def one_message() -> Iterator[None]:
         ) from error
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         words = [str(error), str(error.__cause__ or "")] if isinstance(error, HydraException) else [str(error)]
-        raise UserError(" ".join(" ".join(words).split())) from error
+        raise UserError(in_our_words(" ".join(" ".join(words).split()))) from error
+
+
+def in_our_words(message: str) -> str:
+    """What Hydra says, without advice that leads nowhere here."""
+    if match := re.match(r"Could not (?:override|append to config|delete from config\.) '([^']+)'", message):
+        key = match[1]
+        known = [field.name for field in dataclasses.fields(StudySettings)] if key.startswith(SWEEPER_KEYS) else []
+        return f"{key}: no such key.{did_you_mean(key.removeprefix(SWEEPER_KEYS), known)} See --help for what there is."
+    if match := re.match(r"In '([^']+)': Could not (?:find|load) '([^']+)'", message):
+        options = re.search(r"Available options in '[^']+': (.*?) Config search path", message)
+        near = did_you_mean(match[2].rpartition("/")[2], options[1].split()) if options else ""
+        return f"a list of defaults names {match[2]!r}, which is no file of a group.{near}"
+    return message.partition(" Config search path:")[0]

@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import re
 import types
+import unicodedata
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from alignkit.errors import UserError, did_you_mean
+from alignkit.redaction import HEX_KEY, SECRET_NAMES, SECRETS
+from alignkit.terminal import visible as printable
 
-SECRETS = re.compile(r"\bhf_[A-Za-z0-9]{30,}|\bsk-[A-Za-z0-9_-]{20,}|\bAKIA[A-Z0-9]{16}\b|^[0-9a-f]{40}$|://[^/\s:@]+:[^/\s@]+@")
-"""Access tokens of the hub, of model vendors, of AWS and of W&B, and passwords in URLs."""
-SECRET_VARIABLES = re.compile(r"oc\.env:\s*\w*(TOKEN|KEY|SECRET|PASSWORD)", re.IGNORECASE)
+TARGET = "_target_"
+"""Hydra's key for code."""
+VARIABLE = re.compile(r"oc\.env\s*:\s*([^,}]*)", re.IGNORECASE)
+"""What an interpolation reads of the environment."""
+PLAIN_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+OPEN_VARIABLES = re.compile(r"HOME|USER|TMPDIR|SCRATCH|SLURM_\w+")
+"""Variables that a file of somebody else's may read."""
+TYPED_ONLY: Mapping[str, str] = types.MappingProxyType(
+    {
+        "allow_code": "whose code is run is for the user to say. If you trust it, type allow_code=[PACKAGE].",
+        "run_dir": "where files go is for the user to say. Type run_dir=DIR.",
+        "cache_dir": "where files go is for the user to say. Type cache_dir=DIR, or set ALIGNKIT_CACHE.",
+    }
+)
+"""Keys that no file may set but a run's own config.yaml, and why."""
+TYPED_ONLY_LINE = re.compile(rf"(?:^|[.@/+~\s])({'|'.join(TYPED_ONLY)})\s*(?:\.[\w.]*)?(?:@[\w.]*)?\s*=")
+"""Such a key in an override."""
+UNWRITABLE = re.compile(r"[\0\ud800-\udfff]")
 
 Siblings = Mapping[str, Collection[str]]
 """The legal keys of each option of a group, by the option's name."""
@@ -45,18 +63,54 @@ def check_top_keys(raw: Mapping[Any, Any], groups: Collection[str], scalars: Col
     check_keys("", raw, [*groups, *scalars])
 
 
+def names_code(text: str) -> bool:
+    """Whether Hydra's key for code stands in a text, also as characters that only look like it."""
+    return TARGET in unicodedata.normalize("NFKC", text).casefold()
+
+
 def check_harmless(path: str, value: object) -> None:
     """Refuse what would make a config more than names and values."""
-    if "_target_" in path:
-        raise UserError(f"{path}: configs hold names and values, never code. For your own code see allow_code.")
-    if isinstance(value, str) and SECRET_VARIABLES.search(value):
-        raise UserError(f"{path}: would read a secret into the config, which is saved. Leave it out: tokens are found in the environment.")
+    if names_code(path):
+        raise UserError(f"{printable(path)}: configs hold names and values, never code. For your own code see allow_code.")
+    if not isinstance(value, str):
+        return
+    for name in (found.strip() for found in VARIABLE.findall(value)):
+        # A name in quotes, or one that is made of other values, could be any.
+        if not PLAIN_VARIABLE.fullmatch(name) or SECRET_NAMES.search(name):
+            raise UserError(
+                f"{printable(path)}: would read a secret into the config, which is saved. Leave it out: tokens are found in the "
+                "environment."
+            )
+
+
+def check_file_value(where: str, value: str) -> None:
+    """Refuse a value in a file of somebody else's that reads the environment, or an override that only a command line may hold."""
+    for name in (found.strip() for found in VARIABLE.findall(value)):
+        if not OPEN_VARIABLES.fullmatch(name):
+            raise UserError(f"{where}: reads {name!r} of the environment, which a file may not. Type the value on the command line.")
+    check_line(where, value)
+
+
+def check_line(where: str, line: str) -> None:
+    """Refuse an override in a file that only a command line may hold."""
+    if found := TYPED_ONLY_LINE.search(line):
+        raise UserError(f"{where}: {found[1]} is for the command line alone: {TYPED_ONLY[found[1]]}")
 
 
 def check_no_secret(path: str, value: object) -> None:
     """Refuse access tokens, without repeating them: what is in a config is saved and logged."""
-    if isinstance(value, str) and SECRETS.search(value):
+    if isinstance(value, str) and (SECRETS.search(value) or HEX_KEY.fullmatch(value)):
         raise UserError(
             f"{path}: this looks like an access token or password, and configs are saved and logged. Tokens are read from HF_TOKEN and "
             "WANDB_API_KEY, or after `hf auth login` and `wandb login`. If it was real, revoke it: it is in your shell's history."
         )
+
+
+def check_text(path: str, value: object) -> None:
+    """Refuse text that can be part of no path and no UTF-8 file: with a NUL, or bytes of a command line that are no UTF-8.
+
+    Raises:
+        UserError: naming the key.
+    """
+    if isinstance(value, str) and UNWRITABLE.search(value):
+        raise UserError(f"{path} = {value!a}; must be UTF-8 text without NUL.")

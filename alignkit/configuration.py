@@ -17,15 +17,14 @@ import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alignkit.config_checks import check_harmless, check_keys, check_name, check_no_secret, check_top_keys
+from alignkit.config_checks import check_harmless, check_keys, check_name, check_no_secret, check_text, check_top_keys
 from alignkit.data.parts import DATASET_KEYS, checked_parts
 from alignkit.errors import UserError, check_choice
 from alignkit.evaluation.tasks.catalogue import find_task
 from alignkit.loss_settings import LossSettings
-from alignkit.metrics import METRICS, VALIDATION, metric
 from alignkit.optimizer_settings import OPTIMIZER_SETTINGS, OptimizerSettings
 from alignkit.resolution import PART_KEYS, PARTS, build_source, check_allowed, check_code, loss_fields, loss_parts, to_record
-from alignkit.rollout_settings import ScorerSettings
+from alignkit.rollout_settings import NO_SCORER, ScorerSettings
 from alignkit.scorers.parts import checked_parts as scorer_parts
 from alignkit.settings import DatasetSettings, RunSettings
 
@@ -66,10 +65,13 @@ def check_config(cfg: DictConfig) -> RunSettings:
     values = resolved(cfg)
     for path, value in nodes(values):
         check_no_secret(path, value)
+        check_text(path, value)
     run = to_record(scalar_record(), {key: values[key] for key in scalars if key in values}, "")
     settings = RunSettings(**build_groups(groups, values, run.allow_code), **vars(run))
     for task in settings.validation.benchmarks:
         find_task(task, "validation.benchmarks", listed=None)
+    if settings.validation.gold is not None:
+        check_choice("validation.gold", settings.validation.gold, [name for name in packaged("scorer") if name != NO_SCORER])
     return settings
 
 
@@ -118,22 +120,9 @@ def loss_settings(given: Mapping[str, Any], allow_code: Sequence[str]) -> LossSe
         options["beta"] = AUTHORS_BETA
     if PARTS in options:
         options[PARTS] = composite_parts(options[PARTS], known, allow_code)
-    if "monitor" in named:
-        check_monitor(str(named["monitor"]))
     settings = to_record(LossSettings, {**named, "options": options}, "loss")
     loss_parts(settings)
     return settings
-
-
-def check_monitor(monitor: str) -> None:
-    """Refuse a monitor that no validation logs."""
-    try:
-        metric(monitor.removeprefix(VALIDATION))
-        known = monitor.startswith(VALIDATION)
-    except KeyError:
-        known = False
-    if not known:
-        check_choice("loss.monitor", monitor, [VALIDATION + name for name in METRICS])
 
 
 def composite_parts(parts: object, known: Mapping[str, Mapping[str, Any]], allow_code: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -263,6 +252,7 @@ def check_values(path: str, cfg: DictConfig) -> dict[str, Any]:
     values = resolved(cfg)
     for inner, value in nodes(values, path):
         check_no_secret(inner, value)
+        check_text(inner, value)
     return values
 
 
@@ -270,6 +260,12 @@ def check_values(path: str, cfg: DictConfig) -> dict[str, Any]:
 def packaged(group: str) -> Mapping[str, Mapping[str, Any]]:
     """The options of a packaged config group, as their files say. Tests hold these files equal to the classes that they feed."""
     return {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in sorted((conf_dir() / group).glob("*.yaml"))}
+
+
+@functools.cache
+def root_file() -> Mapping[str, Any]:
+    """The packaged `train.yaml`."""
+    return typing.cast(Mapping[str, Any], yaml.safe_load((conf_dir() / "train.yaml").read_text(encoding="utf-8")))
 
 
 @functools.cache

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import difflib
 import math
+import signal
 from collections.abc import Iterable
 from typing import final
+
+LARGEST_WHOLE = 2**63 - 1
+"""That a tensor can count to."""
+LARGEST_FLOAT32, SMALLEST_FLOAT32 = 3.4028234663852886e38, 1.1754943508222875e-38
+"""In size; smaller numbers lose digits and become 0."""
 
 
 class UserError(ValueError):
@@ -18,8 +24,18 @@ class DivergedError(RuntimeError):
 
 
 @final
+class StorageError(RuntimeError):
+    """Training is done or stopped, and its files could not be written. The shell says how to go on and exits with code 3."""
+
+
+@final
 class RankError(RuntimeError):
     """One of several processes crashed or was killed. The message says which, and holds its own traceback; the shell exits with code 1."""
+
+
+def signal_exit_code(number: signal.Signals) -> int:
+    """Of a run that a signal ended, as shells count: 130 for Ctrl-C, 129 for SIGHUP, 143 for SIGTERM and for SIGUSR1, Slurm's warning."""
+    return 128 + (signal.SIGTERM if number is signal.SIGUSR1 else number)
 
 
 def check_range(
@@ -32,7 +48,7 @@ def check_range(
     below: float | None = None,
     hint: str = "",
 ) -> None:
-    """Refuse a setting that is not a finite number in its range.
+    """Refuse a setting that is not a finite number in its range, or that arithmetic turns into another: into infinity or 0 in float32.
 
     `low` and `high` are allowed values themselves, `above` and `below` are not. `where` is the dotted path a user
     types (`loss.epsilon`), `hint` one sentence that says what the number means and what to try.
@@ -40,9 +56,10 @@ def check_range(
     Raises:
         UserError: naming the setting, the value that came and the range.
     """
-    opening = f"[{low:g}" if low is not None else f"({above:g}" if above is not None else "(-inf"
-    closing = f"{high:g}]" if high is not None else f"{below:g})" if below is not None else "inf)"
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    opening = f"[{plainly(low)}" if low is not None else f"({plainly(above)}" if above is not None else "(-inf"
+    closing = f"{plainly(high)}]" if high is not None else f"{plainly(below)})" if below is not None else "inf)"
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    is_number = whole or (isinstance(value, float) and math.isfinite(value))
     if (
         not is_number
         or (low is not None and value < low)
@@ -51,6 +68,17 @@ def check_range(
         or (below is not None and value >= below)
     ):
         raise UserError(f"{where} = {value!r}; must be a number in {opening}, {closing}.{' ' + hint if hint else ''}")
+    size = abs(value)
+    if whole and size > LARGEST_WHOLE:
+        raise UserError(f"{where} = {value}; must be a number in {opening}, {closing}, and no more than {LARGEST_WHOLE} in size.")
+    if not whole and size > 0 and not SMALLEST_FLOAT32 <= size <= LARGEST_FLOAT32:
+        sizes = f"0, or {SMALLEST_FLOAT32:.1g} to {LARGEST_FLOAT32:.1g} in size: a float32"
+        raise UserError(f"{where} = {value!r}; must be a number in {opening}, {closing}, and {sizes}.")
+
+
+def plainly(bound: float) -> str:
+    """An end of a range, all digits of a whole number."""
+    return str(int(bound)) if float(bound).is_integer() and abs(bound) < LARGEST_WHOLE else f"{bound:g}"
 
 
 def check_choice(where: str, value: str, choices: Iterable[str]) -> None:

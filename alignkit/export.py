@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
@@ -19,7 +19,7 @@ from alignkit.hub import check_upload
 from alignkit.job import DONE, answer
 from alignkit.models.location import is_here
 from alignkit.resolution import to_record
-from alignkit.resumption import read_settings
+from alignkit.resuming.resumption import CODE, code_typed, read_settings
 from alignkit.run_dir import RunDir, Scalar
 from alignkit.settings import RunSettings
 
@@ -47,6 +47,7 @@ Keys
   push=null          owner/name of a repository on the hub; one that is not there is made
   private=true       whether a repository that is made is for its owner alone
   license=unknown    of the model, by the hub's name for it
+  allow_code=[]      packages of your own whose code the run names: a run's files cannot allow it
 
 RUN/model loads in plain transformers, its README.md says how; alignkit.models.export.load_aligned(RUN) gives trunk and heads.
 """
@@ -73,6 +74,8 @@ class ExportSettings:
     """Of a repository that is made."""
     license: str = "unknown"
     """The hub's name of a license."""
+    allow_code: list[str] = field(default_factory=list)
+    """Packages outside alignkit whose code the run names and the user trusts."""
 
     def __post_init__(self) -> None:
         check_choice("checkpoint", self.checkpoint or "last", ("last", "best"))
@@ -103,7 +106,7 @@ def export(argv: Sequence[str]) -> int:
         return DONE
     own = read_own(argv)
     run = RunDir(Path(own.run).expanduser().resolve())
-    settings = read_settings(run, "run")
+    settings = read_settings(run, "run", own.allow_code)
     check_form(own, settings)
     target = target_of(own, run)
     if own.push is not None:
@@ -137,7 +140,9 @@ def read_own(argv: Sequence[str]) -> ExportSettings:
     if "run" not in typed:
         raise UserError("run is missing: which one? Type python -m alignkit.export RUN, the directory that a run's last line named.")
     check_keys("", typed, [field.name for field in fields(ExportSettings)], owner="alignkit.export")
-    given = {key: None if value == "null" else value for key, value in typed.items()}
+    given: dict[str, object] = {key: None if value == "null" else value for key, value in typed.items()}
+    if CODE in typed:
+        given[CODE] = code_typed(argv)
     return to_record(ExportSettings, given, "")
 
 
@@ -214,10 +219,10 @@ def newer(own: ExportSettings, run: RunDir, results: Mapping[str, Scalar]) -> Ch
     Raises:
         UserError: when there is no such checkpoint, or a model that is as new would be written over.
     """
-    from alignkit.checkpoint_weights import is_checkpoint, read_weights, steps_of
+    from alignkit.checkpoint_weights import is_checkpoint, read_weights, steps_of, whole_checkpoint
 
     asked = own.checkpoint is not None or own.export is not None or own.out is not None
-    path = run.checkpoints / f"{own.checkpoint or 'last'}.ckpt"
+    path = whole_checkpoint(run, own.checkpoint or "last")
     if not is_checkpoint(path):
         if run.model.is_dir() and not asked:
             return None

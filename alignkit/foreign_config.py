@@ -10,7 +10,12 @@ import yaml
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from alignkit.config_checks import TYPED_ONLY, check_file_value, names_code
+from alignkit.configuration import conf_dir
 from alignkit.errors import UserError, check_choice, did_you_mean
+from alignkit.foreign_files import checked_text, entries, fault_of
+from alignkit.terminal import visible
+from alignkit.yaml_readings import check_readings
 
 LAUNCHERS = {
     "basic": "hydra-core",
@@ -23,8 +28,6 @@ SWEEPERS = ("basic", "optuna_study")
 """Ways to choose what the jobs of a sweep are."""
 OPEN_KEYS = ("hydra.launcher.", "hydra.sweeper.")
 """Keys of Hydra's that a command line may set; its callbacks, logging, search path and environment can all run code."""
-LARGEST_FILE = 2**20
-"""Bytes of a YAML file."""
 
 
 def check_hydra_override(override: Override, options: Callable[[str], list[str]]) -> None:
@@ -42,7 +45,7 @@ def check_hydra_override(override: Override, options: Callable[[str], list[str]]
             raise UserError(f"{key} = {name!r}; is not installed: pip install {LAUNCHERS[name]}.")
     elif key == "hydra/sweeper":
         check_choice(key, str(override.value()), SWEEPERS)
-    elif not key.startswith(OPEN_KEYS) or "_target_" in line:
+    elif not key.startswith(OPEN_KEYS) or names_code(line):
         hint = " Type run_dir=DIR." if key.startswith(("hydra.run", "hydra.sweep.")) else ""
         raise UserError(f"{key}: is closed.{hint} Of Hydra's own keys hydra/launcher, hydra/sweeper and {', '.join(OPEN_KEYS)} may be set.")
 
@@ -73,24 +76,64 @@ def plain(node: DictConfig, key: str) -> Any:
 
 
 def check_folder(folder: Path) -> None:
-    """Read the YAML files of a `--config-dir` event by event, so that nothing is built before it is known to be small.
+    """Read the YAML files of a `--config-dir` before Hydra does: small text, that asks for nothing that only a command line may. Its
+    folders are groups of options; what else lies there, such as runs, is nobody's option.
 
     Raises:
         UserError: naming the file and line that cannot be read.
     """
     if not folder.is_dir():
         raise UserError(f"--config-dir {folder}: there is no such folder.")
-    for file in sorted(folder.rglob("*.yaml")):
-        if file.stat().st_size > LARGEST_FILE:
-            raise UserError(f"{file}: is larger than {LARGEST_FILE:,} bytes, so it is no config.")
-        try:
-            for event in yaml.parse(file.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader):
-                if isinstance(event, yaml.AliasEvent):
-                    # A few nested aliases stand for billions of values.
-                    line = event.start_mark.line + 1 if event.start_mark else 1
-                    raise UserError(f"{file}:{line}: aliases (*{event.anchor}) are not read. Write the value out.")
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise UserError(f"{file}:{line}: {error.problem}.") from None
-        except (UnicodeDecodeError, yaml.YAMLError):
-            raise UserError(f"{file}: is not UTF-8 text without control characters.") from None
+    root, groups = folder.resolve(), {path.name for path in conf_dir().iterdir() if path.is_dir()}
+    for entry in sorted(entries(root)):
+        parts = entry.relative_to(root).parts
+        if parts[0] not in groups and (len(parts) > 1 or entry.suffix != ".yaml"):
+            continue
+        if fault := fault_of(entry, root):
+            raise UserError(f"--config-dir {folder}: {entry.relative_to(root)} {fault}. Put the file itself in its place.")
+        if entry.suffix == ".yaml" and entry.is_file():
+            file = folder / entry.relative_to(root)
+            text = checked_text(file)
+            check_readings(file, text, whole=file.parent.name != "experiment")
+            check_nodes(file, text)
+
+
+def check_nodes(file: Path, text: str) -> None:
+    """Refuse keys and values that would do more than set options.
+
+    Raises:
+        UserError: naming the file and line.
+    """
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{file}: cannot be read ({' '.join(str(error).split())}).") from None
+    waiting = [root] if root is not None else []
+    while waiting:
+        node = waiting.pop()
+        where = f"{file}:{node.start_mark.line + 1}"
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                check_key(f"{file}:{key.start_mark.line + 1}", key, value)
+                waiting += [key, value]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.ScalarNode):
+            check_file_value(where, node.value)
+
+
+def check_key(where: str, key: yaml.Node, value: yaml.Node) -> None:
+    """Refuse a key that names code or is for the command line alone, and a list of defaults that names files of other folders."""
+    if not isinstance(key, yaml.ScalarNode):
+        raise UserError(f"{where}: a key must be a word.")
+    name = key.value.strip()
+    if names_code(name):
+        raise UserError(f"{where}: {visible(name)}: configs hold names and values, never code. For your own code see allow_code.")
+    if name in TYPED_ONLY:
+        raise UserError(f"{where}: {name} is for the command line alone: {TYPED_ONLY[name]}")
+    if name != "defaults" or not isinstance(value, yaml.SequenceNode):
+        return
+    pairs = [pair for item in value.value for pair in (item.value if isinstance(item, yaml.MappingNode) else [(item, item)])]
+    for node in (node for pair in pairs for node in pair if isinstance(node, yaml.ScalarNode)):
+        if ".." in node.value or "://" in node.value:
+            raise UserError(f"{where}: defaults name options of groups, not {node.value!r}. Copy that file into a group of the folder.")

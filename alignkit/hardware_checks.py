@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 from alignkit.errors import UserError
 from alignkit.settings import HardwareSettings, RunSettings
 
 CUT = ("fsdp", "tensor_parallel")
 """Strategies under which no process holds a whole model."""
 FP16 = "16-mixed"
+RANKS_A_CORE = 8
+"""Processes on a CPU, for each of its cores, beyond which they are a mistake."""
 
 
 def check_hardware(settings: RunSettings) -> None:
@@ -107,6 +111,12 @@ def check_machine(settings: RunSettings) -> None:
         raise UserError(
             f"hardware.devices = {hardware.devices}: this machine has {gpus} GPU{'s' * (gpus > 1)}. Type hardware.devices={gpus}"
             + (", or hardware.accelerator=cpu to train on its cores." if gpus == 1 else ".")
+        )
+    cores = os.cpu_count() or 1
+    if not on_gpus and hardware.devices > RANKS_A_CORE * cores:
+        raise UserError(
+            f"hardware.devices = {hardware.devices}: this machine has {cores} core{'s' * (cores > 1)}, of which each process "
+            f"wants one to itself. Type hardware.devices={cores} or less."
         )
     if settings.precision.lightning == FP16 and not on_gpus:
         raise UserError("precision = 'fp16' without a CUDA GPU, of which this machine has none. Type precision=bf16, or precision=fp32.")

@@ -6,6 +6,7 @@ The libraries' own requests retry for 23 to 47 seconds before they give up.
 from __future__ import annotations
 
 import queue
+import re
 import threading
 from collections.abc import Callable
 from typing import Literal
@@ -16,7 +17,9 @@ REQUEST_SECONDS = 3.0
 """For the hub to answer that it has a model or data set."""
 ANSWER_SECONDS = 6.0
 """For everything around it; a name server that is not there keeps the resolver waiting, and no time-out of a request covers that."""
-UNAUTHORIZED = 401
+UNAUTHORIZED, FORBIDDEN = 401, 403
+QUERY = re.compile(r"(?<=[\w/])\?[^\s'\"<>)]+")
+PASSWORD = re.compile(r"//[^\s/@]+@")
 
 
 def ask_hub(kind: Literal["model", "dataset"], name: str, where: str) -> str | None:
@@ -26,7 +29,7 @@ def ask_hub(kind: Literal["model", "dataset"], name: str, where: str) -> str | N
         UserError: when the hub answers that it has not, or not for this user; `where` is the setting and its value.
     """
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
@@ -41,7 +44,9 @@ def ask_hub(kind: Literal["model", "dataset"], name: str, where: str) -> str | N
         raise UserError(
             f"{where}: the hub has no such {thing}, or it is private. An id looks like owner/name; for a private one first: hf auth login"
         )
-    return None if error is None else " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, HfHubHTTPError) and error.response.status_code in (UNAUTHORIZED, FORBIDDEN):
+        raise UserError(f"{where}: the hub lets nobody without the right access token have it ({first_line(error)}). Type: hf auth login")
+    return None if error is None else first_line(error)
 
 
 def check_upload(where: str, name: str) -> None:
@@ -98,6 +103,7 @@ def answered(request: Callable[[], object]) -> Exception | None:
         raise TimeoutError(f"no answer within {ANSWER_SECONDS:g} seconds") from None
 
 
-def first_line(error: Exception) -> str:
-    """A library's complaint on one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+def first_line(error: BaseException) -> str:
+    """A library's complaint on one line, without what its addresses hold of secrets: signed links, and passwords."""
+    plain = QUERY.sub("", PASSWORD.sub("//", " ".join(str(error).split())))
+    return plain[:300] or type(error).__name__

@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from alignkit.configuration import config_yaml
-from alignkit.errors import DivergedError, RankError, UserError
+from alignkit.errors import DivergedError, RankError, StorageError, UserError
 from alignkit.hardware_checks import check_hardware, check_machine
 from alignkit.launching.agreement import agreed_run
 from alignkit.launching.outcomes import Outcomes
 from alignkit.launching.output import send_output
 from alignkit.launching.placement import Placement, check_start, placement
+from alignkit.manifests import step_checkpoints
+from alignkit.redaction import redacted
+from alignkit.row_files import replace_text
 from alignkit.run_dir import RunDir, Scalar
+from alignkit.run_lock import only_here
 from alignkit.settings import RunSettings
 from alignkit.summary import final_table, print_table
+from alignkit.terminal import harmless
 
+RESUMED = "Go on with: python -m alignkit.train resume="
+"""What a message says that knows how."""
 DONE = 0
 CRASHED = 1
 WRONG_INPUT = 2
 DIVERGED = 3
+HUNG_UP = 129
 INTERRUPTED = 130
 TERMINATED = 143
+STOPPED_BY = {HUNG_UP: "stopped by SIGHUP.", INTERRUPTED: "stopped by Ctrl-C.", TERMINATED: "stopped by SIGTERM."}
 
 
 def run_job(settings: RunSettings, *, named: bool) -> int:
@@ -45,7 +54,7 @@ def resume_job(settings: RunSettings, run: RunDir) -> int:
     Returns:
         The exit code.
     """
-    return conduct(settings, lambda place: run, functools.partial(train_somewhere, resume=True))
+    return conduct(settings, lambda place: run, carry_on)
 
 
 def conduct(
@@ -54,18 +63,24 @@ def conduct(
     """Find the directory, do the work there, and say how it went: of several processes the first one, and one that failed."""
     run: RunDir | None = None
     place: Placement | None = None
+    before: list[Path] = []
     try:
         check_start(settings.hardware)
+        check_machine(settings)
         place = placement(settings.hardware)
         run = find(place)
+        before = step_checkpoints(run.checkpoints)
         if place is not None and place.rank > 0:
             send_output(Outcomes.of(run).log(place.rank), errors=False)
-        results = work(settings, run)
+        with only_here(run.path) if place is None or place.rank == 0 else nullcontext():
+            results = work(settings, run)
     except BaseException as error:
         code, message = ending(error)
         whose = f"rank {place.rank} of {place.ranks}: " if place is not None and place.rank > 0 else ""
         show(error, code, whose * bool(message) + message, debug=settings.debug)
         if not whose and run is not None and not (code == WRONG_INPUT and give_up(run)):
+            if code in (CRASHED, WRONG_INPUT) and step_checkpoints(run.checkpoints) != before and RESUMED not in str(error):
+                print(f"The state is kept. {RESUMED}{run.path}", file=sys.stderr, flush=True)
             print(f"run: {run.path}", flush=True)
         return code
     return report(results, run) if place is None or place.rank == 0 else DONE
@@ -87,16 +102,27 @@ def carry_out(settings: RunSettings, run: RunDir) -> dict[str, Scalar]:
     return train_somewhere(settings, run)
 
 
+def carry_on(settings: RunSettings, run: RunDir) -> dict[str, Scalar]:
+    """Train from the newest checkpoint; `config.yaml` says what has changed by then."""
+    place = placement(settings.hardware)
+    text = config_yaml(settings)
+    if (place is None or place.rank == 0) and run.config.read_text(encoding="utf-8") != text:
+        replace_text(run.config, text)
+    return train_somewhere(settings, run, resume=True)
+
+
 def train_somewhere(settings: RunSettings, run: RunDir, *, resume: bool = False) -> dict[str, Scalar]:
     """Train in this process, which may be one of several that torchrun or Slurm started, or in ranks of our own."""
     check_hardware(settings)
     check_start(settings.hardware)
     check_machine(settings)
-    if placement(settings.hardware) is None and settings.hardware.processes > 1:
-        from alignkit.launching.launcher import run_ranks
+    place = placement(settings.hardware)
+    with only_here(run.path) if place is None or place.rank == 0 else nullcontext():
+        if place is None and settings.hardware.processes > 1:
+            from alignkit.launching.launcher import run_ranks
 
-        return run_ranks(settings, run, resume=resume)
-    return train_here(settings, run, resume=resume)
+            return run_ranks(settings, run, resume=resume)
+        return train_here(settings, run, resume=resume)
 
 
 def train_here(settings: RunSettings, run: RunDir, *, resume: bool = False) -> dict[str, Scalar]:
@@ -151,24 +177,30 @@ def give_up(run: RunDir) -> bool:
 
 
 def ending(error: BaseException) -> tuple[int, str]:
-    """The exit code that an exception stands for, and its reason in a line."""
+    """The exit code that an exception stands for, and its reason in a line: without secrets, and with nothing that moves a cursor."""
+    code, message = plain_ending(error)
+    return code, harmless(redacted(message))
+
+
+def plain_ending(error: BaseException) -> tuple[int, str]:
+    """The same, with a reason that may hold anything."""
     if isinstance(error, UserError):
         return WRONG_INPUT, str(error)
-    if isinstance(error, DivergedError):
+    if isinstance(error, DivergedError | StorageError):
         return DIVERGED, str(error)
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, str(error) or "stopped by Ctrl-C."
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else CRASHED if error.code else DONE
-        return code, {INTERRUPTED: "stopped by Ctrl-C.", TERMINATED: "stopped by SIGTERM."}.get(code, str(error.code or ""))
+        return code, STOPPED_BY.get(code, str(error.code or ""))
     return CRASHED, f"{type(error).__name__}: {error}"
 
 
 def show(error: BaseException, code: int, message: str, *, debug: bool) -> None:
     """Tell the user on standard error: our own faults with a traceback, theirs in one message."""
     if isinstance(error, RankError):
-        print(error, file=sys.stderr, flush=True)
+        print(harmless(redacted(str(error))), file=sys.stderr, flush=True)
     elif (code == CRASHED and not isinstance(error, SystemExit)) or (debug and code != DONE):
-        traceback.print_exception(error)
+        print(harmless(redacted("".join(traceback.format_exception(error)))), end="", file=sys.stderr, flush=True)
     elif message:
         print(message, file=sys.stderr, flush=True)

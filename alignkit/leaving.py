@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from alignkit import ranks
 from alignkit.assembly import Job
 from alignkit.callbacks.certificate import Certificate
 from alignkit.cutting import whole_policy
+from alignkit.errors import StorageError
 from alignkit.metrics import VALIDATION, metric
 from alignkit.models.backbone import Backbone
 from alignkit.models.export import PREDICTING, save_adapter, save_heads, save_model
 from alignkit.modules.rollout_module import RolloutModule
-from alignkit.run_dir import RunDir, Scalar, read_jsonl, start_and_end
+from alignkit.run_dir import RunDir, Scalar, start_and_end
 from alignkit.settings import RunSettings
+
+
+@contextmanager
+def storing(run: RunDir, step: int, *, saved: bool) -> Iterator[None]:
+    """Say what to do where the last files of a run cannot be written. `saved`: whether the state of this step is.
+
+    Raises:
+        StorageError: in the place of the system's error.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # the latter of a model's weights
+        free = ""
+        with suppress(OSError):
+            free = f"; {shutil.disk_usage(run.path).free / 1e6:,.0f} MB are free"
+        kept = "The state is saved: make room, then" if saved else "Its newest checkpoint is older: make room, then"
+        name = Path(error.filename).name if isinstance(error, OSError) and error.filename else "a file"
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise StorageError(
+            f"run_dir = {run.path}: after step {step} {name} could not be written ({reason}{free}). {kept} go on with: "
+            f"python -m alignkit.train resume={run.path}"
+        ) from error
 
 
 def export(settings: RunSettings, run: RunDir, job: Job) -> None:
@@ -50,7 +77,8 @@ def certified(run: RunDir, job: Job, checks: Sequence[Certificate]) -> dict[str,
 
 def collect(run: RunDir, job: Job, measured: Mapping[str, Scalar], monitor: str, *, peak: int, seconds: float) -> dict[str, Scalar]:
     """The flat object of `results.json`: `start/val/*`, `val/*` (final), `best/<monitor>`, costs, fingerprints and counts."""
-    rows = list(read_jsonl(run.metrics))
+    run.rows.settle()
+    rows = run.metric_rows()
     watched = [value for row in rows if isinstance(value := row.get(monitor), int | float)]
     best = (min if metric(monitor.removeprefix(VALIDATION)).better == "lower" else max)(watched) if watched else None
     return {
@@ -59,6 +87,7 @@ def collect(run: RunDir, job: Job, measured: Mapping[str, Scalar], monitor: str,
         f"best/{monitor}": best,
         **measured,
         "steps": job.module.steps_done,
+        **job.module.guard.results(),
         "seconds": seconds,
         "training_seconds": job.module.training_seconds,
         f"seconds_per_{'episode' if isinstance(job.module, RolloutModule) else 'pair'}": job.module.training_seconds

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
 
-from alignkit.errors import UserError, check_choice, check_range
+from alignkit.errors import UserError, check_choice, check_range, did_you_mean
+from alignkit.metrics import METRICS, VALIDATION, metric
+
+HEAD_NAME = re.compile(r"[A-Za-z][\w-]{0,99}")
+"""It becomes part of the names of weights and metrics, and is typed as `scorer=NAME`."""
 
 
 @final
@@ -21,6 +27,14 @@ class LossSettings:
     """Metric that decides which checkpoint is the best."""
     options: dict[str, Any]
     """The fields of the loss class, its head and its joint term, or the parts of a sum, as typed by the user."""
+
+    def __post_init__(self) -> None:
+        with contextlib.suppress(KeyError):
+            if self.monitor.startswith(VALIDATION) and metric(self.monitor.removeprefix(VALIDATION)):
+                return
+        near = did_you_mean(self.monitor, [VALIDATION + name for name in METRICS])
+        some = "such as val/loss or val/rewards/accuracies"
+        raise UserError(f"loss.monitor = {self.monitor!r}; must be what a validation logs, {some}.{near}")
 
 
 @final
@@ -53,6 +67,10 @@ class HeadSettings:
     stored with the head, so that coefficients of KL can be compared (Ziegler et al. 2019, arXiv:1909.08593). 0 leaves scores alone."""
 
     def __post_init__(self) -> None:
+        if not HEAD_NAME.fullmatch(self.name):
+            raise UserError(
+                f"loss.head.name = {self.name!r}; must be a letter, then letters, digits, '_' or '-'. Try loss.head.name=reward."
+            )
         check_choice("loss.head.pooler", self.pooler, self.POOLERS)
         check_range("loss.head.dropout", self.dropout, low=0.0, below=1.0)
         if self.init_std is not None:

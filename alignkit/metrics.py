@@ -34,6 +34,8 @@ GRADIENT_COSINE = "gradients/cosine"
 TOKEN_ACCURACY = "token_accuracy"
 LEARNING_RATE = "learning_rate"
 GRADIENT_NORM = "gradient_norm"
+SKIPPED_STEPS = "divergence/skipped"
+ROLLBACKS = "divergence/rollbacks"
 TOKENS_PER_SECOND = "throughput/tokens_per_second"
 PADDING_FRACTION = "throughput/padding_fraction"
 SCORES = "objective/scores"
@@ -155,6 +157,13 @@ METRICS: dict[str, Metric] = {
             meaning="of the trunk in the step (of the heads where the trunk is frozen)",
         ),
         Metric(name=GRADIENT_NORM, unit="1", better="neither", meaning="global gradient norm before clipping"),
+        Metric(
+            name=SKIPPED_STEPS,
+            unit="steps",
+            better="lower",
+            meaning="steps of the run so far whose update was left out: a loss or gradient that is not finite, or far out",
+        ),
+        Metric(name=ROLLBACKS, unit="1", better="lower", meaning="times that the run went back to a checkpoint because of a spike"),
         Metric(
             name=TOKENS_PER_SECOND,
             unit="tokens/s",

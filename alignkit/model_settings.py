@@ -7,6 +7,9 @@ from typing import final
 
 from alignkit.errors import UserError, check_choice, check_range
 
+HIGHEST_RANK = 2**16
+"""Wider than the layers of any model, whose own width is the most that an adapter can use."""
+
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,7 +17,7 @@ class AdapterSettings:
     """`model.lora`: low-rank adapters, `W x + alpha / rank * B A dropout(x)` with W frozen and B zero at first (arXiv:2106.09685)."""
 
     rank: int
-    """Inner width of an adapter, [1, inf)."""
+    """Inner width of an adapter, [1, 65536]."""
     alpha: float
     """Strength: an adapter's output is multiplied by alpha / rank, > 0."""
     dropout: float
@@ -26,7 +29,7 @@ class AdapterSettings:
     """What `model/` holds: `merged`, a plain model with the adapters added to its weights; `adapter`, a peft folder."""
 
     def __post_init__(self) -> None:
-        check_range("model.lora.rank", self.rank, low=1)
+        check_range("model.lora.rank", self.rank, low=1, high=HIGHEST_RANK)
         check_range("model.lora.alpha", self.alpha, above=0.0)
         check_range("model.lora.dropout", self.dropout, low=0.0, below=1.0)
         check_choice("model.lora.export", self.export, ("merged", "adapter"))
@@ -79,8 +82,8 @@ class ModelSettings:
             )
         check_choice("model.attention", self.attention, ("auto", "tiles", "flex", "dense"))
         check_choice("model.checkpointing", self.checkpointing, ("auto", "off", "full"))
-        check_choice("model.adapter", self.adapter or "null", ("null", "lora"))
-        check_choice("model.quantize", self.quantize or "null", ("null", "nf4"))
+        check_choice("model.adapter", "null" if self.adapter is None else self.adapter, ("null", "lora"))
+        check_choice("model.quantize", "null" if self.quantize is None else self.quantize, ("null", "nf4"))
         if self.adapter is None:
             self._check_no_adapter()
         elif self.train != "all":

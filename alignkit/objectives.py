@@ -7,11 +7,16 @@ import importlib.util
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
 from alignkit.data.measured import source_counts
 from alignkit.data.preparation import PreparedData
 from alignkit.errors import UserError
 from alignkit.loss_settings import HeadSettings, LossSettings
 from alignkit.losses.rollout_families import SampledLoss
+from alignkit.models.loading import check_fit, load_config, load_tokenizer
+from alignkit.models.location import locate
+from alignkit.models.soundness import check_same_tokens
 from alignkit.modules.objective import Objective
 from alignkit.modules.rollout_module import VALUE
 from alignkit.modules.rollout_objective import RolloutObjective
@@ -137,6 +142,12 @@ def check_rollouts(settings: RunSettings, loss: SampledLoss) -> None:
         )
     if not rollout.weighs_samples and rollout.importance_cap != UNUSED_ROLLOUT.importance_cap:
         raise UserError(f"rollout.importance_cap = {rollout.importance_cap:g} has no effect while rollout.reuse = 0. Try rollout.reuse=1.")
+    if settings.divergence.spike is not None:
+        raise UserError(
+            f"divergence.spike = {settings.divergence.spike:g} with loss={name}: each of its steps has other samples and a loss of its own "
+            "level, so that no mean over steps says what is far out. Type divergence.spike=null; divergence.action=skip is for numbers "
+            "that are not finite."
+        )
     if settings.callbacks.gradient_cosine:
         raise UserError(f"callbacks.gradient_cosine = true with loss={name}: there are no chosen and rejected sides. Leave it out.")
     check_moving(settings)
@@ -161,6 +172,29 @@ def check_no_rollouts(settings: RunSettings) -> None:
         for key, value in dataclasses.asdict(given).items():
             if value != getattr(unused, key):
                 raise UserError(f"{node}.{key} = {value} has no effect with loss={name}: {where}.")
+
+
+def check_reference(settings: RunSettings, objective: AnyObjective, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a reference that reads token ids otherwise than the policy, by its configuration and its tokenizer where it has one.
+
+    Raises:
+        UserError: naming the difference.
+    """
+    if settings.reference.path is None:
+        return
+    path = locate("reference.path", settings.reference.path)
+    theirs = load_config("reference.path", path)
+    check_fit("reference.path", theirs, tokenizer, settings.dataset.max_length)
+    if objective.needs_live_reference and theirs.vocab_size != config.vocab_size:
+        raise UserError(
+            f"reference.path = {path!r}: has embeddings for {theirs.vocab_size} tokens, the policy for {config.vocab_size}; loss="
+            f"{settings.loss.name} compares their whole distributions. Type reference.path=FOLDER of a model with as many."
+        )
+    try:
+        reference_tokenizer = load_tokenizer("reference.path", path)
+    except UserError:  # weights alone, which are taken at their word
+        return
+    check_same_tokens(tokenizer, reference_tokenizer, path)
 
 
 def check_sources(objective: AnyObjective, prepared: PreparedData) -> None:

@@ -15,8 +15,10 @@ from filelock import FileLock, Timeout
 
 from alignkit.command_line import is_question, read_flags
 from alignkit.errors import UserError
+from alignkit.foreign_files import check_folder_contained
 from alignkit.help_page import head_comment
 from alignkit.job import CRASHED, DONE, WRONG_INPUT, ending, show
+from alignkit.launching.output import steady_output
 from alignkit.launching.placement import check_alone
 from alignkit.pipelines.experiment import Experiment, experiment_files, keep, take_workers, unfold
 from alignkit.pipelines.files import pipeline_files, read_pipeline
@@ -29,8 +31,9 @@ from alignkit.pipelines.tables import jobs_table, stages_table
 from alignkit.pipelines.workers import run_here, run_in_workers
 from alignkit.run_dir import RunDir
 from alignkit.summary import print_table
-from alignkit.sweep import SWEEP, JobRecord, slug
-from alignkit.sweep_progress import showing
+from alignkit.sweeping.progress import showing
+from alignkit.sweeping.sweep import SWEEP, JobRecord, slug
+from alignkit.terminal import harmless
 
 LOCK = "pipeline.lock"
 WIDTH = 130
@@ -66,6 +69,7 @@ All groups and keys of a run: python -m alignkit.train --help
 """
 
 
+@steady_output()
 def main() -> int:
     """The command.
 
@@ -133,6 +137,7 @@ def claimed(command: PipelineCommand) -> Iterator[Path]:
         lock = FileLock(folder / LOCK, timeout=0)
         try:
             folder.mkdir(parents=True, exist_ok=command.named)
+            check_folder_contained(folder, "run_dir")
             lock.acquire()
         except Timeout:
             raise UserError(f"run_dir = {folder}: another process is at work there. Choose another with run_dir=DIR.") from None
@@ -240,7 +245,7 @@ def conclude(schedule: Schedule, *, stopped: int | None) -> int:
     print_table(jobs_table(jobs, headlines))
     for job in jobs:
         if job.exit_code:
-            print(f"job {job.job} ({job.words}) {job.status}: {job.message}", file=sys.stderr)
+            print(f"job {job.job} ({job.words}) {job.status}: {harmless(job.message)}", file=sys.stderr)
     if waiting := sum(job.exit_code is None for job in jobs):
         print(f"{waiting} of {len(jobs)} jobs were not run.", file=sys.stderr)
     return DONE if all(job.status == "done" for job in jobs) else CRASHED if stopped is None else stopped

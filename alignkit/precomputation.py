@@ -57,7 +57,7 @@ class Precomputation:
                 assert module.reference.backbone is not None
                 assert models.reference_fingerprint is not None
                 steps = self._job.data.steps
-                mismatched = [example for step in range(steps.steps) for example in steps.mismatched_examples(step)]
+                mismatched = [example for step in range(steps.steps + steps.spare) for example in steps.mismatched_examples(step)]
                 examples = [*self._examples(), *mismatched]
                 with adapters_off(module.reference.backbone) as reference, whole_weights(reference):
                     filled = self._fill("reference", TOKEN_LOGPS, reference, models.reference_fingerprint, examples)
@@ -108,7 +108,7 @@ class Precomputation:
 
 def visited(steps: Steps) -> list[EncodedExample]:
     """The examples that the run's steps are made of, each once."""
-    positions = {index for step in range(min(steps.steps, steps.steps_per_epoch)) for index in steps.global_batch(step)}
+    positions = {index for step in range(min(steps.steps + steps.spare, steps.steps_per_epoch)) for index in steps.global_batch(step)}
     return [steps.examples[index] for index in sorted(positions)]
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from alignkit.errors import UserError, check_range, did_you_mean
+from alignkit.errors import LARGEST_WHOLE, UserError, check_range, did_you_mean
 from alignkit.loss_settings import HeadSettings, JointSettings, LossSettings, PartPlace, PartSettings
 from alignkit.rollout_settings import ScorerSettings
 from alignkit.scorers.parts import OF_THE_PART
@@ -115,6 +115,10 @@ def to_record(record: type[Record], values: Mapping[str, Any], where: str) -> Re
         flat = dataclasses.make_dataclass(record.__name__, [(name, hints[name]) for name in fields if name not in inner])
         own: Any = to_record(flat, {key: values[key] for key in values if key not in inner}, where)
         return record(**vars(own), **{name: inner_record(hint, values.get(name), f"{prefix}{name}") for name, hint in inner.items()})
+    for name, value in values.items():
+        if is_misread(hints[name], value):
+            quoted = " Write text in quotes of its own." if accepts(hints[name], str) or typing.get_origin(hints[name]) is list else ""
+            raise UserError(f"{prefix}{name} = {value!r}; must be {expected(hints[name])}.{quoted}")
     try:
         built = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(record), dict(values)))
     except MissingMandatoryValue as error:
@@ -125,6 +129,23 @@ def to_record(record: type[Record], values: Mapping[str, Any], where: str) -> Re
         hint = typing.get_type_hints(record).get(field)
         raise UserError(f"{prefix}{field} = {values.get(field)!r}; must be {expected(hint)}.") from None
     return typing.cast(Record, built)
+
+
+def is_misread(hint: Any, value: object) -> bool:
+    """Whether OmegaConf would take a value for a field of this type which a user meant otherwise: `no` or `1.10`, which are false and 1.1
+    by now, as text; 2 as true; a number that no float can hold."""
+    if typing.get_origin(hint) is list and isinstance(value, list):
+        return any(is_misread(typing.get_args(hint)[0], element) for element in value)
+    if accepts(hint, str):
+        return isinstance(value, (bool, float))
+    if accepts(hint, bool):
+        return isinstance(value, int) and value not in (0, 1)
+    return accepts(hint, float) and isinstance(value, int) and abs(value) > LARGEST_WHOLE
+
+
+def accepts(hint: Any, kind: type) -> bool:
+    """Whether a field of this type holds values of a kind."""
+    return hint is kind or (kind in typing.get_args(hint) and typing.get_origin(hint) in (types.UnionType, typing.Union))
 
 
 def inner_record(record: Any, values: object, where: str) -> Any:

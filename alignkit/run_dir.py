@@ -7,12 +7,14 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
 from alignkit.errors import UserError
+from alignkit.foreign_files import check_folder_contained
 from alignkit.metrics import VALIDATION
+from alignkit.row_files import RowFiles, append_text, replace_text
 
 Scalar = float | int | str | bool | None
 START = "start/"
@@ -25,17 +27,22 @@ class RunDir:
     """Names and writers of a run's files."""
 
     path: Path
+    rows: RowFiles = field(default_factory=RowFiles, init=False, repr=False, compare=False)
+    """Writes the files that grow: what a full disk refuses waits there."""
 
     @classmethod
     def create(cls, path: str | Path) -> RunDir:
         """Make the directory. A finished or running run is never written over.
 
         Raises:
-            UserError: when the place holds a run already or cannot be written.
+            UserError: when the place holds a run already, cannot be written, or leads elsewhere.
         """
         run = cls(Path(path).expanduser().resolve())
+        if os.path.exists(run.path) and not os.path.isdir(run.path):  # false for names that no file system takes
+            raise UserError(f"run_dir = {run.path}: is a file. Choose another, e.g. run_dir={run.path}-2.")
         try:
             run.path.mkdir(parents=True, exist_ok=True)
+            check_folder_contained(run.path, "run_dir")
             # Exclusive creation decides between two runs that start in the same second.
             os.close(os.open(run.config, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError:
@@ -110,13 +117,31 @@ class RunDir:
         return self.path / "checkpoints"
 
     @property
+    def failures(self) -> Path:
+        """Steps that were not taken, each in a folder of its own: for `alignkit.audit failure=`."""
+        return self.path / "failures"
+
+    @property
     def last_checkpoint(self) -> Path:
         """The newest state with optimizer and schedule, beside `best.ckpt`, the best weights by the loss's monitor."""
         return self.checkpoints / "last.ckpt"
 
     def append_metrics(self, values: Mapping[str, Scalar], *, step: int, epoch: float) -> None:
-        """Add one row; earlier rows are never touched, and a row is on disk when this returns."""
-        append_jsonl(self.metrics, {"step": step, "epoch": epoch, "time": time.time(), **values})
+        """Add one row; earlier rows are never touched, and a row is in the file when this returns, or waits where the disk is full."""
+        self.rows.append(self.metrics, json_line({"step": step, "epoch": epoch, "time": time.time(), **values}))
+
+    def append_sample(self, row: Mapping[str, Scalar]) -> None:
+        """Add one row to `samples.jsonl`, in the same way."""
+        self.rows.append(self.samples, json_line(row))
+
+    def rewrite_pairs(self, rows: Iterable[Mapping[str, Scalar]]) -> None:
+        """Write `pairs.jsonl` anew: whole or not at all, and later where the disk is full."""
+        self.rows.replace(self.pairs, "".join(map(json_line, rows)))
+
+    def metric_rows(self) -> list[dict[str, Scalar]]:
+        """All rows of `metrics.jsonl`, those that wait too."""
+        written = list(read_jsonl(self.metrics)) if self.metrics.exists() else []
+        return [*written, *map(json.loads, self.rows.waiting(self.metrics))]
 
     def write_results(self, values: Mapping[str, Scalar]) -> None:
         """Write `results.json` whole or not at all."""
@@ -130,28 +155,20 @@ def jsonable(value: Scalar) -> Scalar:
 
 def append_jsonl(path: Path, row: Mapping[str, Scalar]) -> None:
     """Append one JSON object as one line."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json_line(row))
+    append_text(path, json_line(row))
 
 
 def forget_after(path: Path, step: int) -> None:
-    """Leave out the rows of later steps, of which a resumed run writes its own. A file that is not there stays so."""
+    """Leave out the rows of later steps, of which a resumed run writes its own, and a last line that is half written. A file that is not
+    there stays so. Rows are in order of step; what is cut off needs no room on the disk, the lack of which may have stopped the run."""
     if path.exists():
-        with path.open(encoding="utf-8") as file:
-            kept = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= step]
-        replace_text(path, "".join(kept))
+        end = next((end for end, row in _from_the_end(path) if int(row["step"] or 0) <= step), 0)
+        os.truncate(path, end)
 
 
 def rewrite_jsonl(path: Path, rows: Iterable[Mapping[str, Scalar]]) -> None:
     """Write JSON objects, one a line, in place of what the file held: whole or not at all."""
     replace_text(path, "".join(json_line(row) for row in rows))
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    draft = path.with_name(f"{path.name}.part")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
 
 
 def json_line(row: Mapping[str, Scalar]) -> str:
@@ -160,10 +177,36 @@ def json_line(row: Mapping[str, Scalar]) -> str:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Scalar]]:
-    """The rows of a file that `append_jsonl` wrote."""
-    with path.open(encoding="utf-8") as file:
+    """The rows of a file that `append_jsonl` wrote, without what was written by half."""
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
         for line in file:
-            yield json.loads(line)
+            if (row := row_in(line)) is not None:
+                yield row
+
+
+def newest_first(path: Path) -> Iterator[dict[str, Scalar]]:
+    """The rows of a file that `append_jsonl` wrote, from its end, of which the first ones cost little in a long file."""
+    return (row for _, row in _from_the_end(path))
+
+
+def _from_the_end(path: Path) -> Iterator[tuple[int, dict[str, Scalar]]]:
+    """Each row, the newest first, with the place in the file where it ends."""
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
+    while end > 0:
+        start = content.rfind(b"\n", 0, end - 1) + 1
+        if (row := row_in(content[start:end])) is not None:
+            yield end, row
+        end = start
+
+
+def row_in(line: str | bytes) -> dict[str, Scalar] | None:
+    """The JSON object that a line is; None where it is none, or half of one."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def start_and_end(rows: Iterable[Mapping[str, Scalar]]) -> dict[str, Scalar]:

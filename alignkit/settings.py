@@ -9,11 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, final
 
+from alignkit.divergence_settings import DivergenceSettings
 from alignkit.errors import UserError, check_choice, check_range
 from alignkit.loss_settings import LossSettings
 from alignkit.model_settings import ModelSettings, ReferenceSettings
 from alignkit.optimizer_settings import OptimizerSettings, ScheduleSettings
 from alignkit.rollout_settings import RewardSettings, RolloutSettings, ScorerSettings
+
+MOST_THREADS = 1024
+"""Of a process; more are a mistake, and end in a crash of the threads' own library."""
 
 
 @final
@@ -105,9 +109,12 @@ class HardwareSettings:
     """Seconds that a process waits for gradients or weights of another one that hangs; of one that has died it hears at once."""
 
     def __post_init__(self) -> None:
+        check_choice("hardware.accelerator", self.accelerator, ("auto", "cpu", "gpu"))
         check_choice("hardware.strategy", self.strategy, ("one", "ddp", "fsdp", "tensor_parallel"))
         for field in ("devices", "nodes", "tensor_parallel", "timeout"):
             check_range(f"hardware.{field}", getattr(self, field), low=1)
+        if self.threads is not None:
+            check_range("hardware.threads", self.threads, low=1, high=MOST_THREADS, hint="null leaves the number to torch.")
 
     @property
     def processes(self) -> int:
@@ -189,9 +196,20 @@ class CallbackSettings:
     name: str
     progress_bar: bool
     checkpoints: bool
-    """Keep the newest state and the best by the loss's monitor under `checkpoints/`."""
+    """Keep the newest states and the best by the loss's monitor under `checkpoints/`: at validations, signals, and when a step fails."""
+    checkpoint_minutes: float | None
+    """A state is saved between validations too, once so many minutes have passed; null: it is not."""
+    keep_checkpoints: int
+    """States to go on from: where the newest is damaged, the one before it is taken."""
+    background_checkpoints: bool
+    """Write while training goes on: the next steps need not wait for a slow disk, but memory holds a second copy of the state."""
     gradient_cosine: bool
     """After each validation, the cosine between the gradients of chosen and rejected log-probs: two more backward passes."""
+
+    def __post_init__(self) -> None:
+        check_range("callbacks.keep_checkpoints", self.keep_checkpoints, low=1)
+        if self.checkpoint_minutes is not None:
+            check_range("callbacks.checkpoint_minutes", self.checkpoint_minutes, above=0, hint="null saves at validations alone.")
 
 
 @final
@@ -214,6 +232,7 @@ class RunSettings:
     rollout: RolloutSettings
     reward: RewardSettings
     validation: ValidationSettings
+    divergence: DivergenceSettings
     seed: int
     """Of the weights of new heads, the order of the data and everything else that is drawn."""
     steps: int
@@ -234,3 +253,12 @@ class RunSettings:
                 f"schedule.warmup_steps = {self.schedule.warmup_steps} is not less than steps = {self.steps}: the full learning rate would "
                 f"never be reached. Try schedule.warmup_steps={self.steps // 10}."
             )
+        if self.divergence.rolls_back:
+            where = "divergence.spike_action = 'rollback'"
+            if not self.callbacks.checkpoints:
+                raise UserError(f"{where} with callbacks.checkpoints = false: there is nothing to go back to. Leave one of them out.")
+            if self.hardware.strategy in ("fsdp", "tensor_parallel"):
+                raise UserError(
+                    f"{where} with hardware.strategy = {self.hardware.strategy!r}: models that are cut do not go back within a run. Type "
+                    "divergence.spike_action=skip."
+                )

@@ -13,7 +13,9 @@ from alignkit.command_line import check_foreign, check_one, is_question, read_fl
 from alignkit.composition import Composer, composing
 from alignkit.errors import UserError
 from alignkit.job import WRONG_INPUT, claim, ending, give_up
+from alignkit.launching.output import steady_output
 from alignkit.run_dir import RunDir
+from alignkit.run_lock import only_here
 
 Meant = TypeVar("Meant")
 
@@ -61,7 +63,8 @@ def own_directory(path: str, *, named: bool) -> Iterator[RunDir]:
     """
     run = claim(path, named=named)
     try:
-        yield run
+        with steady_output(), only_here(run.path):
+            yield run
     except BaseException as error:
         if not (ending(error)[0] == WRONG_INPUT and give_up(run)):
             print(f"run: {run.path}", flush=True)

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from alignkit.metrics import ACCURACIES, LOSS, MARGINS, VALIDATION
 from alignkit.run_dir import Scalar
+from alignkit.terminal import visible
 
 START = "start/"
 """Prefix of a metric's value before the first step."""
@@ -30,11 +31,11 @@ def final_table(results: Mapping[str, Scalar]) -> Table:
         table.add_column(heading, justify="left" if heading == "" else "right")
     for name, value in results.items():
         if name.startswith(VALIDATION):
-            table.add_row(Text(name), number(results.get(START + name)), number(value))
+            table.add_row(Text(visible(name)), number(results.get(START + name)), number(value))
     for name, value in results.items():
         if "/" not in name and isinstance(value, (int, float)) and not isinstance(value, bool):
             gibibytes = name.endswith(BYTES)
-            table.add_row(Text(name.removesuffix(BYTES)), "", f"{value / 2**30:.2f} GiB" if gibibytes else number(value))
+            table.add_row(Text(visible(name.removesuffix(BYTES))), "", f"{value / 2**30:.2f} GiB" if gibibytes else number(value))
     return table
 
 
@@ -46,10 +47,10 @@ def sweep_table(rows: Sequence[Mapping[str, object]]) -> Table:
     metrics = [name for name in SWEEP_METRICS if any(name in job for job in results)]
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("job", *keys, "status", *metrics):
-        table.add_column(Text(heading), justify="left" if heading == "status" else "right")
+        table.add_column(Text(visible(heading)), justify="left" if heading == "status" else "right")
     for row, job, reached in zip(rows, changes, results, strict=True):
         cells = (str(row["job"]), *(job.get(key, "") for key in keys), str(row["status"]), *(number(reached.get(name)) for name in metrics))
-        table.add_row(*map(Text, cells))
+        table.add_row(*(Text(visible(cell)) for cell in cells))
     return table
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-import pickle
 import signal
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 
 from alignkit import ranks
 from alignkit.assembly import Job, assemble, plan_packing, say
@@ -24,30 +24,36 @@ from alignkit.callbacks.checkpoint_files import CheckpointFiles
 from alignkit.callbacks.gradient_cosine import GradientCosine
 from alignkit.callbacks.held_out_pairs import HeldOutPairs
 from alignkit.callbacks.held_out_samples import HeldOutSamples
-from alignkit.callbacks.interruption import Interruption, Stopped
+from alignkit.callbacks.interruption import WARNING, Interruption, Stopped
+from alignkit.callbacks.kept_checkpoints import KeptCheckpoints
 from alignkit.callbacks.metrics_log import MetricsLog
 from alignkit.callbacks.progress import Progress
 from alignkit.callbacks.pruning import Pruning
 from alignkit.callbacks.random_states import RandomStates
 from alignkit.callbacks.samples import Continuation, Samples
-from alignkit.callbacks.sharded_checkpoints import read_others
 from alignkit.cutting import cut_models
-from alignkit.errors import DivergedError, UserError
+from alignkit.data.origins import find_rows
+from alignkit.errors import DivergedError, signal_exit_code
 from alignkit.hardware import bf16_gain, device_kind, keep_freed_memory, peak_memory
 from alignkit.head_normalization import HeadNormalization
-from alignkit.leaving import certified, collect, export
+from alignkit.leaving import certified, collect, export, storing
 from alignkit.metrics import VALIDATION, metric
 from alignkit.models.model_card import write_card
 from alignkit.models.texts import Texts, save_texts
 from alignkit.modules.alignment import AlignmentModule
 from alignkit.modules.collector import Collector, Writing
-from alignkit.modules.stepping import PROGRESS, SteppingModule
+from alignkit.modules.failures import FailureFiles
+from alignkit.modules.stepping import SteppingModule
 from alignkit.precomputation import Precomputation
 from alignkit.processes import meeting, strategy_of
+from alignkit.resolution import build_source
+from alignkit.resuming.going_back import Return, go_back
+from alignkit.resuming.rolling_back import fit_through
+from alignkit.resuming.slurm import note_run, requeue
 from alignkit.rollout_assembly import build_sampler, gold_settings, nobody, open_scorer, surroundings_of
-from alignkit.run_dir import RunDir, Scalar, forget_after
+from alignkit.run_dir import RunDir, Scalar
 from alignkit.settings import RunSettings
-from alignkit.tracking import wandb_logger
+from alignkit.tracking import GuardedLogger, wandb_logger
 
 NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside lightning 2.6 with torch 2.13
@@ -80,14 +86,13 @@ def train(settings: RunSettings, run: RunDir, *, resume: bool = False) -> dict[s
     seed_everything(settings.seed, workers=True, verbose=False)
     if settings.hardware.threads is not None:
         torch.set_num_threads(settings.hardware.threads)
-    with (
-        Interruption(run.last_checkpoint if settings.callbacks.checkpoints else None) as interruption,
-        meeting(settings.hardware),
-    ):
+    with Interruption() as interruption, meeting(settings.hardware):
         job = assemble(settings)
         say(job.formula)
         if settings.precision.lightning != "32-true" and device_kind(settings.hardware.accelerator) == "cpu":
             say(precision_line(bf16_gain()))
+        if ranks.is_first():
+            note_run(run)
         with wandb_logger(settings, run) if ranks.is_first() else nullcontext() as wandb:
             results = fit(settings, run, job, interruption, wandb, started=started, resume=resume)
     return results
@@ -98,7 +103,7 @@ def fit(
     run: RunDir,
     job: Job,
     interruption: Interruption,
-    wandb: WandbLogger | None,
+    wandb: GuardedLogger | None,
     *,
     started: float,
     resume: bool = False,
@@ -108,7 +113,14 @@ def fit(
     samples = build_samples(settings, run, job)
     checks, watching = watchers(settings, run, job)
     cut_models(settings, job.module)
-    trainer = build_trainer(settings, run, job, loggers, [RandomStates(), *checks, interruption, samples, *watching])
+    files = CheckpointFiles(run, say, keep=settings.callbacks.keep_checkpoints, background=settings.callbacks.background_checkpoints)
+    random, saving = RandomStates(), []
+    if settings.callbacks.checkpoints:
+        kept = KeptCheckpoints(run, files, random, minutes=settings.callbacks.checkpoint_minutes)
+        saving, interruption.save = [best_checkpoint(settings, run), kept], kept.save
+    callbacks = [random, *checks, interruption, samples, *watching, *saving]
+    build = functools.partial(build_trainer, settings, run, loggers, callbacks, files)
+    trainer = build()
     precomputation = Precomputation(settings, job, trainer)
     precomputation.run(samples)
     normalization = HeadNormalization(settings, job.module, job.inputs, trainer) if isinstance(job.module, AlignmentModule) else None
@@ -117,37 +129,57 @@ def fit(
     if ranks.is_first():
         save_texts(run.texts, Texts.of(job.inputs.prepared.encoder, job.inputs.prepared.validation_texts[0]))
     diverged: DivergedError | None = None
-    if resume:
-        job.data.steps_done = go_back(run)
-    else:
+    state = go_back(run) if resume else Return(checkpoint=None, steps_done=0)
+    if state.checkpoint is None:
         trainer.validate(job.module, datamodule=job.data, verbose=False)
     decorrelate(settings.seed)
+    watch_for_divergence(settings, run, job, files)
     try:
-        trainer.fit(job.module, datamodule=job.data, ckpt_path=str(run.last_checkpoint) if resume else None, weights_only=resume or None)
+        trainer = fit_through(job, trainer, state, back=lambda: go_back(run), build=build)
     except DivergedError as error:
         diverged = error
     except Stopped:
-        pass
+        files.wait()
+        if interruption.received is WARNING and ranks.is_first():
+            say(requeue())  # at once: time is running out
     if interruption.received is None and diverged is None and job.module.last_validated != job.module.steps_done:
         trainer.validate(job.module, datamodule=job.data, verbose=False)
-    export(settings, run, job)
-    measured = {**precomputation.results, **certified(run, job, checks)}
-    if normalization is not None and diverged is None:
-        measured |= normalization.store(run)
-    peak = ranks.largest(peak_memory(job.module.device))
-    results: dict[str, Scalar] = {}
-    if ranks.is_first():
-        results = collect(run, job, measured, settings.loss.monitor, peak=peak, seconds=time.perf_counter() - started)
-        run.write_results(results)
-        write_card(run, settings, job.inputs.tokenizer, results)
+    with storing(run, job.module.steps_done, saved=settings.callbacks.checkpoints and files.trouble is None):
+        export(settings, run, job)
+        measured = {**precomputation.results, **certified(run, job, checks)}
+        if normalization is not None and diverged is None:
+            measured |= normalization.store(run)
+        peak = ranks.largest(peak_memory(job.module.device))
+        results: dict[str, Scalar] = {}
+        if ranks.is_first():
+            results = collect(run, job, measured, settings.loss.monitor, peak=peak, seconds=time.perf_counter() - started)
+            run.write_results(results)
+            write_card(run, settings, job.inputs.tokenizer, results)
     results = ranks.from_first(results)
     if wandb is not None:
-        wandb.experiment.summary.update(results)
+        wandb.summarise(results)
     if diverged is not None:
         raise diverged
     if interruption.received is not None:
         raise stopped_by(interruption.received, job.module, settings)
     return results
+
+
+def watch_for_divergence(settings: RunSettings, run: RunDir, job: Job, files: CheckpointFiles) -> None:
+    """Tell the module where steps that are not taken are kept, and how it knows of a checkpoint."""
+
+    def has_checkpoint() -> bool:
+        files.wait()
+        return run.last_checkpoint.exists()
+
+    decode = functools.partial(job.inputs.tokenizer.decode, clean_up_tokenization_spaces=False)
+    job.module.failures = FailureFiles(
+        run.failures,
+        decode=lambda ids: str(decode(list(ids))),
+        rows=functools.partial(find_rows, settings.dataset, build_source(settings.dataset, settings.allow_code)),  # type: ignore[arg-type]
+        say=say,
+    )
+    job.module.can_go_back = has_checkpoint
 
 
 def watchers(settings: RunSettings, run: RunDir, job: Job) -> tuple[list[Certificate], list[Callback]]:
@@ -187,14 +219,14 @@ def precision_line(gain: float) -> str:
 
 
 def stopped_by(received: signal.Signals, module: SteppingModule, settings: RunSettings) -> BaseException:
-    """What to raise when a signal ended training: its exit code is 130 for Ctrl-C and 143 for SIGTERM."""
+    """What to raise when a signal ended training."""
     finished = module.last_validated == module.steps_done == settings.steps
     on = f" Go on with: python -m alignkit.train resume={settings.run_dir}" if settings.callbacks.checkpoints and not finished else ""
     message = f"stopped by {received.name} after step {module.steps_done} of {settings.steps}; the weights are saved in model/.{on}"
-    if received is signal.SIGTERM:
-        say(message)
-        return SystemExit(143)
-    return KeyboardInterrupt(message)
+    if received is signal.SIGINT:
+        return KeyboardInterrupt(message)
+    say(message)
+    return SystemExit(signal_exit_code(received))
 
 
 def build_samples(settings: RunSettings, run: RunDir, job: Job) -> Samples:
@@ -223,21 +255,28 @@ def held_out_samples(settings: RunSettings, job: Job) -> HeldOutSamples:
     return HeldOutSamples(collector, job.inputs.prepared.validation, seed=settings.seed, scored=gold is not None, reference=against)
 
 
-def build_trainer(settings: RunSettings, run: RunDir, job: Job, loggers: list[Logger], callbacks: list[Any]) -> Trainer:
+def best_checkpoint(settings: RunSettings, run: RunDir) -> ModelCheckpoint:
+    """Keeps the best weights by the loss's monitor."""
+    better = metric(settings.loss.monitor.removeprefix(VALIDATION)).better
+    return ModelCheckpoint(
+        dirpath=run.checkpoints,
+        filename="best",
+        monitor=settings.loss.monitor,
+        mode="min" if better == "lower" else "max",
+        save_weights_only=True,
+        enable_version_counter=False,
+    )
+
+
+def build_trainer(
+    settings: RunSettings, run: RunDir, loggers: list[Logger], callbacks: Sequence[Callback], files: CheckpointFiles
+) -> Trainer:
     """Lightning's trainer; one optimiser step a batch, one epoch a run."""
     callbacks = list(callbacks)
     if settings.callbacks.gradient_cosine:
         callbacks.append(GradientCosine())
     if settings.callbacks.progress_bar:
         callbacks.append(Progress())
-    if settings.callbacks.checkpoints:
-        better = metric(settings.loss.monitor.removeprefix(VALIDATION)).better
-        mode = "min" if better == "lower" else "max"
-        common: dict[str, Any] = {"dirpath": run.checkpoints, "enable_version_counter": False}
-        callbacks += [
-            ModelCheckpoint(filename="best", monitor=settings.loss.monitor, mode=mode, save_weights_only=True, **common),
-            ModelCheckpoint(filename=run.last_checkpoint.stem, **common),
-        ]
     return Trainer(
         accelerator=settings.hardware.accelerator,
         strategy=strategy_of(settings.hardware),
@@ -252,31 +291,10 @@ def build_trainer(settings: RunSettings, run: RunDir, job: Job, loggers: list[Lo
         inference_mode=False,  # metric states that validation makes are read outside of it
         logger=loggers,
         callbacks=callbacks,
-        plugins=[CheckpointFiles()],
+        plugins=[files],
         enable_checkpointing=settings.callbacks.checkpoints,
         enable_progress_bar=settings.callbacks.progress_bar,
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=run.path,
     )
-
-
-def go_back(run: RunDir) -> int:
-    """The step that a run goes on from: that of its newest checkpoint. What it has written of later ones is forgotten.
-
-    Raises:
-        UserError: when there is no checkpoint that can be read.
-    """
-    try:
-        newest = run.last_checkpoint
-        folder = newest.is_dir()
-        checkpoint = read_others(newest, True) if folder else torch.load(newest, map_location="cpu", weights_only=True, mmap=True)
-        steps_done = int(checkpoint[PROGRESS]["steps_done"])
-    except (OSError, RuntimeError, KeyError, pickle.UnpicklingError, EOFError) as error:
-        raise UserError(f"resume = {run.path}: {run.last_checkpoint.name} cannot be read ({type(error).__name__}: {error})") from None
-    if ranks.is_first():
-        for file in (run.metrics, run.samples, run.pairs):
-            forget_after(file, steps_done)
-    ranks.wait_for_all()
-    say(f"resume: from step {steps_done}")
-    return steps_done

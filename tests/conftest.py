@@ -6,6 +6,7 @@ import atexit
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,10 @@ from alignkit.models.heads import Heads
 from alignkit.models.reference import LiveReference, frozen_copy
 from alignkit.optimizer_settings import AdamWSettings, OptimizerSettings, ScheduleSettings
 
+sys.path.append(str(Path(__file__).parent / "end_to_end"))  # tests are imported by their paths; what they share is a module of a folder
+
+from commands import Commands, serving
+
 if TYPE_CHECKING:  # lightning takes seconds to import; most tests do without
     from lightning import Trainer
 
@@ -51,6 +56,13 @@ def pytest_collection_finish() -> None:
     """Leave what is imported by now, millions of objects, out of every later collection of garbage; runs collect several times each."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """Runs alignkit's commands in processes of their own, for all tests of a worker."""
+    with serving(tmp_path_factory.mktemp("commands")) as served:
+        yield served
 
 
 VOCABULARY = 97

@@ -33,7 +33,7 @@ WRONG = [
     ("dataset.source=hh", r"^unknown dataset source 'hh'"),
     ("~model", r"^model = None; must name or hold its settings"),
     ("loss.module=dph", r"^loss.module = 'dph'; con_dph is trained by alignment"),
-    ("loss.monitor=val/accuracy", r"^loss.monitor = 'val/accuracy'; must be one of .*val/rewards/accuracies"),
+    ("loss.monitor=val/accuracy", r"^loss.monitor = 'val/accuracy'; must be .*val/rewards/accuracies"),
     ("model.name=../../x", r"^model.name = '../../x'; must be letters, digits"),
     # Keys
     ("los=dpo", r"^los: no such key\. Did you mean 'loss'\?"),

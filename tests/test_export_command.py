@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from alignkit import export
+from alignkit.callbacks.checkpoint_files import CheckpointFiles
 from alignkit.callbacks.sharded_checkpoints import apart, put_in_place
 from alignkit.command_line import precheck
 from alignkit.job import carry_out
@@ -174,7 +175,7 @@ def test_the_best_step_is_exported_with_what_was_measured_then(trained: Trained,
     best = torch.load(run.last_checkpoint, weights_only=True)
     best["alignkit/progress"]["steps_done"] = 1
     best["state_dict"]["heads.dph.score.weight"] += 1
-    torch.save(best, run.checkpoints / "best.ckpt")
+    CheckpointFiles(run, print).save_checkpoint(best, run.checkpoints / "best.ckpt")
     (measured,) = (row["val/loss"] for row in read_jsonl(run.metrics) if row["step"] == 1 and "val/loss" in row)
     assert command(run.path, "checkpoint=best", f"out={tmp_path / 'best'}") == 0
     exported = load_file(tmp_path / "best" / "heads.safetensors")
@@ -235,11 +236,11 @@ def test_weights_of_another_model_are_refused(killed: Trained, command: Command,
     checkpoint = torch.load(run.last_checkpoint, weights_only=True)
     name = "backbone.lm.model.norm.weight"
     weight = checkpoint["state_dict"].pop(name)
-    torch.save(checkpoint, run.last_checkpoint)
+    CheckpointFiles(run, print).save_checkpoint(checkpoint, run.last_checkpoint.resolve())
     assert command(run.path) == 2
     assert "the model of config.yaml and of the checkpoint differ, e.g. in lm.model.norm.weight" in capsys.readouterr().err
     checkpoint["state_dict"][name] = weight[:5]
-    torch.save(checkpoint, run.last_checkpoint)
+    CheckpointFiles(run, print).save_checkpoint(checkpoint, run.last_checkpoint.resolve())
     assert command(run.path) == 2
     assert "size mismatch for lm.model.norm.weight" in capsys.readouterr().err
     run.last_checkpoint.write_bytes(b"no checkpoint")

@@ -15,7 +15,11 @@ TOP = 4
 FLOORS = {
     0: (
         "errors",
+        "foreign_files",
+        "markdown",
+        "terminal",
         "settings",
+        "divergence_settings",
         "loss_settings",
         "model_settings",
         "optimizer_settings",
@@ -24,6 +28,8 @@ FLOORS = {
         "evaluation_settings",
         "metrics",
         "run_dir",
+        "row_files",
+        "manifests",
         "batches",
     ),
     1: ("ranks", "logps", "vocabulary", "advantages", "trust_region", "best_of_n", "rejection", "losses"),

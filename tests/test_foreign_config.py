@@ -32,12 +32,12 @@ def test_a_folder_of_ones_own_adds_options(theirs: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
-        ("hydra: {callbacks: {x: {_target_: os.system}}}", r"^hydra\.callbacks: is set by a file of --config-dir"),
-        ("hydra: {launcher: {_target_: os.system}}", r"^hydra\.launcher: is set by a file"),
+        ("hydra: {callbacks: {x: {_target_: os.system}}}", r"evil\.yaml:2: _target_: configs hold names and values"),
+        ("hydra: {callbacks: {x: {name: mine}}}", r"^hydra\.callbacks: is set by a file of --config-dir"),
         ("hydra: {job: {env_set: {LD_PRELOAD: x}}}", r"^hydra\.job\.env_set: is set by a file"),
         ("hydra: {searchpath: [pkg://os]}", r"searchpath"),
         ("hydra: {sweep: {dir: /tmp/elsewhere}}", r"^hydra\.sweep: is set by a file"),
-        ("loss: {_target_: os.system}", r"^loss\._target_: configs hold names and values"),
+        ("loss: {_target_: os.system}", r"evil\.yaml:2: _target_: configs hold names and values"),
         ("a: &a [x, x]\nb: [*a, *a]", r"evil\.yaml:3: aliases \(\*a\) are not read"),
         ("loss: [", r"evil\.yaml:\d: "),
         ("\tloss: 3", r"evil\.yaml:2: found character '\\t'"),

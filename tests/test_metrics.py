@@ -11,8 +11,9 @@ from alignkit.modules.alignment import SHOWN
 from alignkit.run_dir import RunDir, read_jsonl
 
 OBJECTIVES = ("sft", "bradley_terry", "dpo", "con_dph", "joint_con_dph")
-"""One for each set of names; `regression` and a probe of gradients, which have names of their own, are tested where they are made."""
-ELSEWHERE = {"ratings/error", "gradients/cosine"}
+"""One for each set of names; `regression` and a probe of gradients, which have names of their own, are tested where they are made, as
+is what becomes of steps that diverge."""
+ELSEWHERE = {"ratings/error", "gradients/cosine", "divergence/skipped", "divergence/rollbacks"}
 OF_SAMPLES = ("objective/", "policy/", "value/", "rollout/", "reward/", "trust_region/", "ptx/", "seconds/")
 """Beginnings of the names that objectives on samples log; tests/modules/test_rollout_metrics.py sees that they do."""
 VALIDATION_ONLY = {"rewards/calibration_error", "rewards/length_correlation", "logps/chosen_change", "logps/chosen_fell"}
@@ -44,7 +45,18 @@ def test_every_metric_has_a_direction_a_unit_and_a_meaning():
 @pytest.mark.parametrize(
     ("direction", "names"),
     [
-        ("lower", {"loss", "ratings/error", "logps/chosen_fell", "rewards/calibration_error", "throughput/padding_fraction"}),
+        (
+            "lower",
+            {
+                "loss",
+                "ratings/error",
+                "logps/chosen_fell",
+                "rewards/calibration_error",
+                "divergence/skipped",
+                "divergence/rollbacks",
+                "throughput/padding_fraction",
+            },
+        ),
         (
             "higher",
             {

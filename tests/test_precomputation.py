@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignkit import training
 from alignkit.assembly import Job, assemble
+from alignkit.callbacks.checkpoint_files import CheckpointFiles
 from alignkit.callbacks.samples import Samples
 from alignkit.command_line import precheck
 from alignkit.data.packing import Packing
@@ -162,7 +163,7 @@ def prepared(*overrides: str) -> tuple[Job, Precomputation, Samples]:
     job = assemble(settings)
     run = RunDir(Path(settings.run_dir))
     samples = training.build_samples(settings, run, job)
-    trainer = training.build_trainer(settings, run, job, [], [])
+    trainer = training.build_trainer(settings, run, [], [], CheckpointFiles(run, print))
     return job, Precomputation(settings, job, trainer), samples
 
 

@@ -30,6 +30,7 @@ def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "absent"))
+    monkeypatch.setattr("alignkit.tracking_guard.START_PATIENCE", 120.0)  # on a busy machine W&B takes its time
 
 
 def test_two_jobs_of_one_process_are_two_runs_of_one_group(nobody, tmp_path):

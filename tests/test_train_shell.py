@@ -60,6 +60,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[RunSettings
     assembly = types.ModuleType("alignkit.training")
     assembly.train = train  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "alignkit.training", assembly)
+    monkeypatch.setattr("alignkit.sweeping.jobs.SHARING", ())  # jobs of sweeps stay in this process too
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     monkeypatch.chdir(tmp_path)
     return asked
@@ -170,7 +171,7 @@ def test_a_sweep_goes_on_after_a_failure_and_says_which_job_failed(
     assert ["job", "loss.beta", "seed", "status", "val/rewards/accuracies", "val/rewards/margins", "val/loss"] in rows
     assert ["3", "0.5", "0", "done", "0.75", "1.25", "0.5"] in rows
     assert rows[-1] == ["run:", str(grid)]
-    assert sorted(path.name for path in grid.iterdir()) == sorted(["multirun.yaml", "sweep.json", *(job["run"] for job in jobs)])
+    assert sorted(path.name for path in grid.iterdir()) == sorted(["grid.json", "sweep.json", *(job["run"] for job in jobs)])
     assert sorted(path.name for path in (grid / jobs[0]["run"]).iterdir()) == ["config.yaml", "log.txt", "results.json"]
 
 

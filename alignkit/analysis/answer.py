@@ -18,6 +18,8 @@ from alignkit.analysis.run_files import DONE, PIPELINE, SWEEP
 from alignkit.analysis.runs import Runs
 from alignkit.analysis.sweeps import Interval, interval
 from alignkit.errors import UserError
+from alignkit.markdown import escaped
+from alignkit.terminal import visible
 
 FOLDER = "answer"
 """In an experiment's directory: where its answer lies."""
@@ -103,9 +105,10 @@ def write_answer(answer: Answer, folder: Path, question: str) -> None:
     """The files of `answer/` in an experiment's directory. Those of an earlier answer are written over."""
     place = folder / FOLDER
     place.mkdir(exist_ok=True)
-    answer.table.to_csv(place / TABLE, index=False)
+    answer.table.rename(columns=no_formula).map(no_formula).to_csv(place / TABLE, index=False)
     (place / PAGE).write_text(markdown(answer.table) + "\n", encoding="utf-8")
-    (place / FINDINGS).write_text("\n".join([f"# {question}", "", *(f"- {finding}" for finding in answer.findings), ""]), encoding="utf-8")
+    told = [f"# {question}", "", *(f"- {escaped(finding)}" for finding in answer.findings), ""]
+    (place / FINDINGS).write_text("\n".join(told), encoding="utf-8")
     with rc_context({"svg.hashsalt": "alignkit", "svg.fonttype": "none"}):  # the same runs give the same file
         answer.figure.savefig(place / f"{FIGURE}.svg", metadata={"Date": None})
     answer.figure.savefig(place / f"{FIGURE}.png", dpi=DOTS_PER_INCH)
@@ -114,8 +117,8 @@ def write_answer(answer: Answer, folder: Path, question: str) -> None:
 def markdown(table: pd.DataFrame) -> str:
     """A table as Markdown has it: numbers with four significant digits, on the right."""
     numeric = [pd.api.types.is_numeric_dtype(table[column]) for column in table]
-    lines = [[str(column) for column in table], ["---:" if own else "---" for own in numeric]]
-    lines += [[cell(value) for value in row] for row in table.itertuples(index=False, name=None)]
+    lines = [[escaped(str(column)) for column in table], ["---:" if own else "---" for own in numeric]]
+    lines += [[escaped(cell(value)) for value in row] for row in table.itertuples(index=False, name=None)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -123,4 +126,11 @@ def cell(value: object) -> str:
     """A value for people; nothing for one that is missing."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "\\|")
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def no_formula(value: object) -> object:
+    """A cell of a CSV; a text that spreadsheets would take for a formula has an apostrophe before it, which they do not show."""
+    if not isinstance(value, str):
+        return value
+    return f"'{visible(value)}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else visible(value)

@@ -55,10 +55,19 @@ def column(values: Sequence[Any], labels: pd.Index[Any]) -> pd.Series[Any]:
     there = [value for value in values if value is not ABSENT]
     if all(isinstance(value, bool) for value in there) and len(there) == len(values):
         return pd.Series(values, index=labels, dtype=bool)
-    if there and all(isinstance(value, int | float) and not isinstance(value, bool) for value in there):
+    if there and all(isinstance(value, int | float) and not isinstance(value, bool) and fits(value) for value in there):
         whole = len(there) == len(values) and all(isinstance(value, int) and abs(value) < 2**63 for value in there)
         return pd.Series([math.nan if value is ABSENT else value for value in values], index=labels, dtype="int64" if whole else "float64")
     cells = pd.Series([None] * len(values), index=labels, dtype=object)
     for place, value in enumerate(values):  # one by one: a tuple is one cell
         cells.iat[place] = math.nan if value is ABSENT else value
     return cells
+
+
+def fits(value: float) -> bool:
+    """Whether a number is one as float64, too; whole numbers of hundreds of digits are not."""
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from alignkit.analysis.json_lines import read_rows
+from alignkit.analysis.json_lines import number, read_rows, whole
 from alignkit.analysis.runs import RUN, Runs
 from alignkit.errors import UserError
 from alignkit.metrics import CHOSEN_REWARDS, IMPLICIT_CHOSEN_REWARDS, IMPLICIT_REJECTED_REWARDS, REJECTED_REWARDS
@@ -46,12 +47,18 @@ def pairs_of(runs: Runs, reward: Reward = "rewards") -> pd.DataFrame:
 def held_out_pairs(runs: Runs, reward: Reward = "rewards") -> pd.DataFrame:
     """The same; empty where no run has any."""
     files = {run: RunDir(Path(path)).pairs for run, path in runs.info["path"].items() if isinstance(path, str)}
-    rows = pd.DataFrame([{RUN: run, **row} for run, file in files.items() for row in read_rows(file)])
-    chosen, rejected = SIDES[reward]
-    if chosen not in rows or rejected not in rows:
-        return pd.DataFrame(columns=COLUMNS)
-    rows = rows.rename(columns={chosen: "chosen_reward", rejected: "rejected_reward"}).dropna(subset=["chosen_reward", "rejected_reward"])
-    return rows.assign(margin=rows["chosen_reward"] - rows["rejected_reward"])[COLUMNS].reset_index(drop=True)
+    found = [{RUN: run, **pair} for run, file in files.items() for row in read_rows(file) if (pair := pair_in(row, reward)) is not None]
+    rows = pd.DataFrame(found, columns=COLUMNS[:-1])
+    return rows.assign(margin=rows["chosen_reward"] - rows["rejected_reward"])
+
+
+def pair_in(row: Mapping[str, Any], reward: Reward) -> dict[str, Any] | None:
+    """What a row of `pairs.jsonl` says of a pair; None where it has not got its texts or its rewards."""
+    chosen, rejected = (number(row.get(name)) for name in SIDES[reward])
+    if chosen is None or rejected is None or not all(isinstance(row.get(name), str) for name in TEXTS):
+        return None
+    counts = {name: whole(row.get(name)) for name in ("step", "chosen_tokens", "rejected_tokens")}
+    return {**{name: row[name] for name in TEXTS}, **counts, "chosen_reward": chosen, "rejected_reward": rejected}
 
 
 def sides(pairs: pd.DataFrame) -> pd.DataFrame:

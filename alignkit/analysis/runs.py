@@ -213,6 +213,6 @@ def history_frame(loaded: Sequence[LoadedRun], names: Sequence[str]) -> pd.DataF
 
 def samples_frame(loaded: Sequence[LoadedRun], names: Sequence[str]) -> pd.DataFrame:
     """The samples under each other."""
-    rows: list[dict[str, Any]] = [{RUN: name, **row} for name, run in zip(names, loaded, strict=True) for row in run.samples]
+    rows: list[dict[str, Any]] = [{**row, RUN: name} for name, run in zip(names, loaded, strict=True) for row in run.samples]
     columns = dict.fromkeys([RUN, STEP, "prompt", *(name for row in rows for name in row)])
     return pd.DataFrame(rows, columns=list(columns))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, Self, final
+from typing import Any, NamedTuple, Self, final
 
 import torch
 from filelock import BaseFileLock, FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from alignkit.caches.place import short
@@ -24,6 +26,12 @@ DIGEST_BYTES = 32
 SUFFIX = ".safetensors"
 ABANDONED_SECONDS = 3600
 """Age at which a draft belongs to a process that was killed."""
+IN_MEMORY = 2**30
+"""Bytes that a store copies from its files, so that nothing that happens to a file later reaches a value: one that shrinks under a map
+kills the process, and one that changes there changes what was verified. What is beyond stays mapped."""
+METADATA = "__metadata__"
+LENGTH_BYTES = 8
+"""Of the number before a file's header, which says how long that is."""
 
 
 class Segment(NamedTuple):
@@ -72,9 +80,10 @@ class Store:
         self.writable = True
         """False once writing has failed."""
         self._say = say
+        self._copied = 0
 
     def read(self, wanted: Mapping[bytes, int]) -> dict[bytes, Tensor]:
-        """The values that are there, memory-mapped; `wanted` says how many rows belong to each digest."""
+        """The values that are there, verified; `wanted` says how many rows belong to each digest."""
         found: dict[bytes, Tensor] = {}
         try:
             files = sorted(self.folder.glob(f"*{SUFFIX}"))
@@ -103,7 +112,8 @@ class Store:
         draft = self.folder / f"{checksum[:32]}.{os.getpid()}.part"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with draft.open("wb") as file:
+            draft.unlink(missing_ok=True)
+            with draft.open("xb") as file:  # which follows no link
                 file.write(save(segment._asdict(), metadata={**self.about, "sha256": checksum}))
                 file.flush()
                 os.fsync(file.fileno())
@@ -143,16 +153,18 @@ class Store:
         return lock
 
     def _read_segment(self, file: Path, wanted: Mapping[bytes, int]) -> dict[bytes, Tensor]:
-        with safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-            keys = Segment(opened.get_tensor("digests"), torch.empty(0), torch.empty(0)).keys()
-            if wanted.keys().isdisjoint(keys):
-                return {}
-            segment = Segment(*(opened.get_tensor(name) for name in Segment._fields))
+        if not stat.S_ISREG(file.lstat().st_mode):  # a link may lead anywhere, and a pipe says nothing for ever
+            raise OSError("no file of its own")
+        if wanted.keys().isdisjoint(_digests(file)):
+            return {}
+        size = file.stat().st_size
+        is_copied = self._copied + size <= IN_MEMORY
+        metadata, segment = _copied(file) if is_copied else _mapped(file)
         if metadata != {**self.about, "sha256": segment.checksum()}:
             raise ValueError("its checksum is wrong, or it belongs elsewhere")
+        self._copied += size * is_copied
         lengths = segment.ends.diff(prepend=segment.ends.new_zeros(1)).tolist()
-        rows = dict(zip(keys, segment.values.split(lengths), strict=True))
+        rows = dict(zip(segment.keys(), segment.values.split(lengths), strict=True))
         if any(len(rows[digest]) != count for digest, count in wanted.items() if digest in rows):
             raise ValueError("its shapes are wrong")
         return {digest: rows[digest] for digest in rows.keys() & wanted.keys()}
@@ -168,6 +180,38 @@ class Store:
             with suppress(OSError):
                 if time.time() - draft.stat().st_mtime > ABANDONED_SECONDS:
                     draft.unlink()
+
+
+def _digests(file: Path) -> list[bytes]:
+    """Whose values a file says it holds, without the values."""
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(LENGTH_BYTES), "little")
+        if length > size:
+            raise ValueError("its header is longer than the file")
+        header = json.loads(opened.read(length))
+        begin, end = header["digests"]["data_offsets"]
+        last = max(tensor["data_offsets"][1] for name, tensor in header.items() if name != METADATA)
+        if not 0 <= begin <= end <= last or LENGTH_BYTES + length + last != size:
+            raise ValueError("its header belongs to a file of another length")
+        opened.seek(begin, os.SEEK_CUR)
+        flat = opened.read(end - begin)
+    return [flat[begin : begin + DIGEST_BYTES] for begin in range(0, len(flat), DIGEST_BYTES)]
+
+
+def _copied(file: Path) -> tuple[dict[str, Any], Segment]:
+    """Metadata and content of a file, in memory."""
+    content = file.read_bytes()
+    length = int.from_bytes(content[:LENGTH_BYTES], "little")
+    metadata = json.loads(content[LENGTH_BYTES : LENGTH_BYTES + length]).get(METADATA, {})
+    tensors = load(content)
+    return metadata, Segment(*(tensors[name] for name in Segment._fields))
+
+
+def _mapped(file: Path) -> tuple[dict[str, Any], Segment]:
+    """Metadata and content of a file, which is read again wherever memory is short."""
+    with safe_open(file, framework="pt") as opened:
+        return opened.metadata() or {}, Segment(*(opened.get_tensor(name) for name in Segment._fields))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -14,7 +14,7 @@ from alignkit.data.examples import EncodedExample
 from alignkit.metrics import CHOSEN_REWARDS, IMPLICIT_CHOSEN_REWARDS, IMPLICIT_REJECTED_REWARDS, REJECTED_REWARDS
 from alignkit.modules.stepping import SteppingModule
 from alignkit.ranks import gather, is_first
-from alignkit.run_dir import RunDir, Scalar, rewrite_jsonl
+from alignkit.run_dir import RunDir, Scalar
 
 MOST_PAIRS = 2000
 """Held-out pairs that are kept, the first ones, with their texts."""
@@ -59,7 +59,7 @@ class HeldOutPairs(Callback):
         self._rewards = {}
         everywhere = {key: row for part in gather(rows) for key, row in part.items()}
         if everywhere and everywhere.keys() == self._examples.keys() and is_first():
-            rewrite_jsonl(self._run.pairs, [everywhere[key] for key in sorted(everywhere)])
+            self._run.rewrite_pairs(everywhere[key] for key in sorted(everywhere))
 
     def _described(self, example: EncodedExample, best: int, worst: int) -> dict[str, Scalar]:
         chosen, rejected = example.completion_ids[best], example.completion_ids[worst]

@@ -16,8 +16,8 @@ from alignkit.metrics import GOLD, GOLD_STD, LENGTH, TERMINATED, VALIDATION
 from alignkit.models.reference import backbone_logps
 from alignkit.models.shared_passes import Asked
 from alignkit.modules.collector import Collector
+from alignkit.modules.draws import Stream
 from alignkit.modules.held_out import distinctness, divergence
-from alignkit.modules.rollout_module import Stream
 from alignkit.modules.stepping import SteppingModule
 from alignkit.sampling.together import draw_together
 

@@ -11,6 +11,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from alignkit import ranks
 from alignkit.callbacks.interruption import Stopped
 from alignkit.callbacks.pruners import build_pruner
+from alignkit.errors import UserError
+from alignkit.foreign_files import is_contained
 from alignkit.run_dir import RunDir
 
 
@@ -33,6 +35,8 @@ class Pruning(Callback):
 
             optuna.logging.set_verbosity(optuna.logging.WARNING)
             storage = run.path.parent / str(trial["storage"])
+            if storage.parent != run.path.parent or not is_contained(storage, run.path.parent) or "?" in storage.name:
+                raise UserError(f"{run.trial}: storage = {trial['storage']!r}; must be a file beside the run. Who made this file?")
             pruner = build_pruner(trial["pruner"], startup_trials=trial["startup_trials"], warmup_steps=trial["warmup_steps"])
             study = optuna.load_study(study_name=str(trial["study"]), storage=f"sqlite:///{storage}", pruner=pruner)
             self.trial = optuna.trial.Trial(study, int(trial["id"]))

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from alignkit.models.backbone import Backbone
 from alignkit.models.sharding import whole_weights
 from alignkit.modules.stepping import SteppingModule
-from alignkit.run_dir import RunDir, Scalar, append_jsonl
+from alignkit.run_dir import RunDir, Scalar
 
 
 @final
@@ -80,7 +80,7 @@ class Samples(Callback):
         ]
         if trainer.is_global_zero:
             for row in rows:
-                append_jsonl(self._run.samples, row)
+                self._run.append_sample(row)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_table("samples", columns=list(rows[0]), data=[list(row.values()) for row in rows], step=pl_module.steps_done)

@@ -1,6 +1,7 @@
 """Checkpoints of weights that are cut between processes: a folder to which each writes its own part.
 
-    last.ckpt -> .last.ckpt.0/     what is read; the link is replaced once the folder is whole
+    step-000040.ckpt/              written elsewhere and put in place once it is whole
+    best.ckpt -> .best.ckpt.0/     what is replaced: a link is, in one step
         *.distcp, .metadata        tensors, by name: state_dict.<name>, optimizer_<i>.<name>.<key>
         meta.pt                    all else of a checkpoint, as the first process has it
 
@@ -20,12 +21,13 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
-from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
+
+from alignkit.callbacks.shard_reader import ShardReader, tensor_kinds
 
 WEIGHTS = "state_dict"
 OPTIMIZERS = "optimizer_states"
@@ -66,13 +68,16 @@ class ShardedStrategy(ModelParallelStrategy):
             draft.mkdir(parents=True)
         self.barrier()
         tensors, others = apart(checkpoint)
-        save(tensors, checkpoint_id=draft)
-        if self.is_global_zero:
-            with (draft / OTHERS).open("wb") as file:
-                torch.save(others, file)
-                file.flush()
-                os.fsync(file.fileno())
-            put_in_place(draft, path)
+        files = self.checkpoint_io
+        try:
+            save(tensors, checkpoint_id=draft)  # fails on all processes where it fails on one
+        except CheckpointException as error:
+            if self.is_global_zero:
+                shutil.rmtree(draft, ignore_errors=True)
+                files.fail(path, error)  # type: ignore[attr-defined]  # CheckpointFiles
+        else:
+            if self.is_global_zero:
+                files.finish(draft, path, others)  # type: ignore[attr-defined]
         self.barrier()
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
@@ -81,10 +86,10 @@ class ShardedStrategy(ModelParallelStrategy):
         assert self.lightning_module is not None
         weights = dict(self.lightning_module.state_dict())
         if path.is_dir():
-            checkpoint = read_others(path, weights_only)
+            checkpoint = read_others(path)
             checkpoint[WEIGHTS] = _read_into(path, weights)
         else:
-            checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=weights_only)
+            checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
             checkpoint[WEIGHTS] = {name: _part(full, weights.get(name)) for name, full in checkpoint[WEIGHTS].items()}
         for place, optimizer in enumerate(self.optimizers):  # there are none where weights alone are wanted
             saved = checkpoint[OPTIMIZERS][place]
@@ -105,12 +110,12 @@ class ShardedStrategy(ModelParallelStrategy):
         own = self._parameters(place)
         prefix = f"{_optimizer(place)}."
         wanted: dict[str, Tensor] = {}
-        for key, kind in _tensors(path).items():
+        for key, kind in tensor_kinds(path).items():
             if key.startswith(prefix):
                 parameter = own[key.removeprefix(prefix).rpartition(".")[0]]
                 same = kind.size == parameter.shape
                 wanted[key] = torch.zeros_like(parameter) if same else torch.zeros(kind.size, dtype=kind.properties.dtype)
-        load(wanted, checkpoint_id=path)
+        load(wanted, storage_reader=ShardReader(path))
         return numbered(saved, {key.removeprefix(prefix): tensor for key, tensor in wanted.items()})
 
     def _cut_optimizer(self, place: int, saved: dict[str, Any]) -> dict[str, Any]:
@@ -162,13 +167,13 @@ def numbered(saved: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[st
     return {**saved, STATE: state, GROUPS: groups}
 
 
-def read_whole(path: Path, weights_only: bool | None = None) -> dict[str, Any]:
+def read_whole(path: Path) -> dict[str, Any]:
     """A checkpoint in a folder as one process would have written it, on the CPU."""
-    checkpoint = read_others(path, weights_only)
-    tensors: dict[str, Tensor] = {key: torch.empty(kind.size, dtype=kind.properties.dtype) for key, kind in _tensors(path).items()}
+    checkpoint = read_others(path)
+    tensors: dict[str, Tensor] = {key: torch.empty(kind.size, dtype=kind.properties.dtype) for key, kind in tensor_kinds(path).items()}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")  # as is asked for
-        load(tensors, checkpoint_id=path, no_dist=True)
+        load(tensors, storage_reader=ShardReader(path), no_dist=True)
     checkpoint[WEIGHTS] = dict(_under(tensors, WEIGHTS))
     if OPTIMIZERS in checkpoint:
         checkpoint[OPTIMIZERS] = [
@@ -177,16 +182,16 @@ def read_whole(path: Path, weights_only: bool | None = None) -> dict[str, Any]:
     return checkpoint
 
 
-def read_others(path: Path, weights_only: bool | None = None) -> dict[str, Any]:
+def read_others(path: Path) -> dict[str, Any]:
     """What a checkpoint in a folder holds beside tensors of weights and optimizers."""
-    others: dict[str, Any] = torch.load(path / OTHERS, map_location="cpu", weights_only=weights_only)
+    others: dict[str, Any] = torch.load(path / OTHERS, map_location="cpu", weights_only=True)
     return others
 
 
 def put_in_place(draft: Path, path: Path) -> None:
     """Have `path` be what was drafted, a folder or a file, in one step; what it was before is gone then."""
     before = Path(os.readlink(path)) if path.is_symlink() else None
-    if draft.is_file():
+    if draft.is_file() or not (path.exists() or path.is_symlink()):
         new = draft
     else:
         new = path.with_name(f".{path.name}.{'1' if before is not None and before.suffix == '.0' else '0'}")
@@ -208,21 +213,16 @@ def _optimizer(place: int) -> str:
     return f"optimizer_{place}"
 
 
-def _tensors(path: Path) -> dict[str, TensorStorageMetadata]:
-    kinds: Mapping[str, Any] = FileSystemReader(path).read_metadata().state_dict_metadata
-    return {key: kind for key, kind in kinds.items() if isinstance(kind, TensorStorageMetadata)}
-
-
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> Iterator[tuple[str, Tensor]]:
     return ((key.removeprefix(f"{prefix}."), tensor) for key, tensor in tensors.items() if key.startswith(f"{prefix}."))
 
 
 def _read_into(path: Path, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Those weights that the folder has, read over what they were."""
-    saved = {key.removeprefix(f"{WEIGHTS}.") for key in _tensors(path) if key.startswith(f"{WEIGHTS}.")}
+    saved = {key.removeprefix(f"{WEIGHTS}.") for key in tensor_kinds(path) if key.startswith(f"{WEIGHTS}.")}
     assert saved <= weights.keys(), f"weights of another model: {sorted(saved - weights.keys())[:3]}"
     known = {name: tensor for name, tensor in weights.items() if name in saved}
-    load({f"{WEIGHTS}.{name}": tensor for name, tensor in known.items()}, checkpoint_id=path)
+    load({f"{WEIGHTS}.{name}": tensor for name, tensor in known.items()}, storage_reader=ShardReader(path))
     return known
 
 

@@ -11,8 +11,10 @@ from alignkit.data.dropping import fault
 from alignkit.data.encoding import Encoder
 from alignkit.data.example_index import Entry, record_batch, schema
 from alignkit.data.examples import PreferenceExample
+from alignkit.data.faults import Faults
 from alignkit.data.forms import Form
 from alignkit.data.holdout import content_digest, prompt_digest
+from alignkit.data.oddities import Oddities, of_all_processes
 from alignkit.data.outcomes import Outcome
 from alignkit.data.rows import DroppedRow, RowError
 from alignkit.data.source import RowSource
@@ -20,12 +22,11 @@ from alignkit.data.source import RowSource
 
 @final
 class RowFault(Exception):  # noqa: N818  becomes a UserError where the table is known
-    """A row that is not in its format."""
+    """Rows that are not in their format."""
 
-    def __init__(self, row: int, words: str) -> None:
-        super().__init__(row, words)
-        self.row = row
-        self.words = words
+    def __init__(self, faults: Faults) -> None:
+        super().__init__(faults)
+        self.faults = faults
 
 
 @final
@@ -40,6 +41,7 @@ class Chunk:
     """Examples that could have been made of them, those that had to be dropped included."""
     counts: Counter[str]
     """`no_preference`, and examples dropped by reason before there was anything to index."""
+    oddities: Oddities
     kinds: tuple[tuple[int, bool], ...]
     """The first row of each kind of prompt that is there, and whether that is plain text."""
 
@@ -57,8 +59,9 @@ class Converter:
         """Entries of the rows `first`, `first + 1`, ...
 
         Raises:
-            RowFault: when one is not in its format.
+            RowFault: when some are not in their format.
         """
+        faults, oddities = Faults(), Oddities(of_all_processes)
         counts = Counter(identical=0, empty=0, no_preference=0)
         examples: list[tuple[int, PreferenceExample]] = []
         candidates = 0
@@ -66,7 +69,8 @@ class Converter:
             try:
                 found = self.source.to_examples(row)
             except RowError as error:
-                raise RowFault(number, str(error)) from None
+                faults.add(number, f": {error}")
+                continue
             except DroppedRow as verdict:
                 counts[verdict.reason] += 1
                 candidates += 1
@@ -78,7 +82,10 @@ class Converter:
                 if reason is not None:
                     counts[reason] += 1
                 else:
+                    oddities.look(example)
                     examples.append((number, example))
+        if faults.count:
+            raise RowFault(faults)
         kinds: dict[bool, int] = {}
         for number, example in examples:
             kinds.setdefault(isinstance(example.prompt, str), number)
@@ -87,6 +94,7 @@ class Converter:
             rows=len(rows),
             candidates=candidates,
             counts=counts,
+            oddities=oddities,
             kinds=tuple((row, is_text) for is_text, row in kinds.items()),
         )
 

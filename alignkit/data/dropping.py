@@ -12,6 +12,7 @@ REASONS: Mapping[str, str] = {
     "empty": "a completion holds no text",
     "prompt_mismatch": "chosen and rejected answer different prompts",
     "no_reply": "the dialogue does not end with an answer",
+    "no_question": "the turn before the answer is not the user's",
     "no_rejected": "there is no rejected completion, and the objective compares",
     "tie": "the completions are rated equal, and the objective needs a better one",
     "no_label": "nobody said whether the completion is desirable (dataset=local reads a column label: true or false)",
@@ -21,11 +22,18 @@ REASONS: Mapping[str, str] = {
     "empty_prompt": "nothing stands before the completions",
     "too_long": "more tokens than dataset.max_length",
     "special_token_in_text": "a text spells one of the tokenizer's control tokens",
-    "template_refused": "the chat template does not take such a dialogue, e.g. two turns in a row by one speaker",
+    "template_refused": "the chat template does not take such a dialogue (two turns in a row by one speaker), or leaves a turn out",
     "truncated_identical": "the completions differ only after dataset.max_length",
     "no_answer": "nobody said which answer is right: rows of benchmarks whose labels are kept secret, or that annotators did not agree on",
 }
 """Why an example can be dropped, as it is counted and as it is told to the user."""
+ODDITIES: Mapping[str, str] = {
+    "repeated": "kept, though the same example came before",
+    "contradicting": "kept, though there is the same pair the other way round, or the same answer with the other label",
+    "near_identical": "kept, though completions differ only in white space or in how their characters are composed",
+    "odd_turns": "kept, though two turns in a row are one speaker's, or the first one is not the user's",
+}
+"""What is counted and what is said of it."""
 MEANT = frozenset({"tie", "undesirable"})
 """Reasons that are feedback and no fault of the data: they do not count against `dataset.max_dropped`."""
 

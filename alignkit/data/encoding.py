@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from alignkit.data.control_tokens import ControlTokens
 from alignkit.data.dialogue import render_dialogue
 from alignkit.data.examples import EncodedExample, Message, PreferenceExample
 from alignkit.data.outcomes import EncodingReport, Outcome
 from alignkit.errors import UserError
+from alignkit.models.chat_templates import in_time
 
 PROMPT_SHARE = 0.25
 """Part of `max_length` that a prompt keeps when its completions alone would fill everything."""
@@ -85,8 +86,8 @@ class Encoder:
         self.text_terminator = int(tokenizer.eos_token_id)
         self.bos = self._added_bos()
         self.turn = self._turn() if self.uses_template else Turn(before="", after="", terminator=self.text_terminator)
-        self._special = re.compile("|".join(map(re.escape, self._special_tokens())))
-        self._splitting = re.compile("|".join(map(re.escape, self._splitting_tokens())) or "(?!)")
+        self._control = ControlTokens(tokenizer, self.turn.terminator)
+        self._written: dict[tuple[tuple[str, bool], ...], int] = {}
 
     def encode(self, key: int, example: PreferenceExample) -> EncodedExample | None:
         """Token ids of one example, or None when it is left out; `report` counts why."""
@@ -120,25 +121,40 @@ class Encoder:
 
     def _texts(self, example: PreferenceExample) -> _Texts | str:
         """What the tokenizer is given of an example, or the reason to leave it out."""
+        is_chat = self._is_chat(example)
+        if is_chat and not example.prompt:
+            return "empty_prompt"
         try:
             prompt, completions, terminator = self.render(example)
         except TemplateError:  # two turns in a row by one speaker, or a system turn, where the template knows none
             return "template_refused"
-        is_chat = self._is_chat(example)
         whole = tuple(prompt + completion for completion in completions)
-        # In one text a control token may be spelt across the boundary; a template stands between its contents.
-        contents = (*_contents(example.prompt), *completions) if is_chat else whole
-        if any(self._special.search(content) for content in contents):
+        if any(map(self._control.is_spelt, (*_contents(example.prompt), *completions) if is_chat else whole)):
             return "special_token_in_text"
-        cut = max((match.start() for match in self._splitting.finditer(prompt)), default=0) if is_chat else 0
+        if is_chat and (self._is_forged(example.prompt, prompt) or any(self._control.joins(prompt, answer) for answer in completions)):
+            return "special_token_in_text"
+        cut = self._control.last_cut(prompt) if is_chat else 0
         return _Texts(
             example=example,
-            begin=self._begin(is_chat),
+            begin=[] if is_chat else self.bos,
             head=prompt[:cut],
             prompt=prompt[cut:],
             whole=tuple(text[cut:] for text in whole),
             terminator=terminator,
         )
+
+    def _is_forged(self, prompt: str | tuple[Message, ...], text: str) -> bool:
+        """Whether a dialogue has more control tokens than its template writes: one that puts contents together, or cuts them, can make
+        one out of contents that have none."""
+        turns = (Message(role="user", content=prompt),) if isinstance(prompt, str) else prompt
+        bare = [replace(turn, content="a") if turn.content.strip() else turn for turn in turns]
+        kinds = tuple((turn.role, turn.content == "a") for turn in bare)
+        if kinds not in self._written:
+            try:
+                self._written[kinds] = self._control.count(self._template(bare, generate=True) + self.turn.before)
+            except TemplateError:
+                return self._control.is_spelt(text)
+        return self._control.count(text) > self._written[kinds]
 
     def _join(self, key: int, texts: _Texts, prompt: list[int], whole: list[list[int]]) -> Outcome:
         """An example out of the token ids of its prompt and of its whole texts."""
@@ -159,15 +175,26 @@ class Encoder:
             lead = self.turn.before.rstrip(" ")
             space = self.turn.before.removeprefix(lead)  # tokenizers join a space with the word that follows
             answers = tuple(f"{space}{completion.strip()}{self.turn.after}" for completion in example.completions)
-            return self._template(prompt, generate=True) + lead, answers, self.turn.terminator
+            return self._whole_prompt(prompt) + lead, answers, self.turn.terminator
         if isinstance(example.prompt, str):
             return example.prompt, example.completions, self.text_terminator
         return render_dialogue(prompt), tuple(" " + completion for completion in example.completions), self.text_terminator
 
+    def _whole_prompt(self, prompt: Sequence[Message]) -> str:
+        """A dialogue through the template, with all that was said to the model in it; what it said itself may be shortened.
+
+        Raises:
+            TemplateError: when the template refuses it, or leaves a turn out.
+        """
+        text = self._template(prompt, generate=True)
+        if not all(message.content.strip() in text for message in prompt if message.role != "assistant"):
+            raise TemplateError("a turn is left out")
+        return text
+
     def encode_prompt(self, example: PreferenceExample, room: int) -> list[int]:
         """Token ids of the prompt alone, for generation; the newest `room` of them."""
         prompt = self.render(example)[0]
-        ids = [*self._begin(self._is_chat(example)), *self._ids([prompt])[prompt]]
+        ids = [*([] if self._is_chat(example) else self.bos), *self._ids([prompt])[prompt]]
         return ids if len(ids) <= room else self._trim_prompt(ids, room)
 
     def _is_chat(self, example: PreferenceExample) -> bool:
@@ -207,9 +234,6 @@ class Encoder:
             return [ids[0], *ids[len(ids) - room + 1 :]]
         return ids[len(ids) - room :]
 
-    def _begin(self, is_chat: bool) -> list[int]:
-        return [] if is_chat else self.bos
-
     def _ids(self, texts: Sequence[str]) -> dict[str, list[int]]:
         """Token ids by text, without any that the tokenizer adds by itself."""
         distinct = [text for text in dict.fromkeys(texts) if text]
@@ -229,23 +253,15 @@ class Encoder:
         ids: list[int] = self.tokenizer("a")["input_ids"]
         return [bos] if bos is not None and ids[:1] == [bos] else []
 
-    def _special_tokens(self) -> set[str]:
-        """Texts that the tokenizer turns into control tokens; `all_special_tokens` has only those with a role of their own."""
-        flagged = {token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special}
-        return {*flagged, *self.tokenizer.all_special_tokens, str(self.tokenizer.convert_ids_to_tokens(self.turn.terminator))} - {""}
-
-    def _splitting_tokens(self) -> list[str]:
-        """Control tokens, longest first, before which a text can be cut and its parts tokenised apart: fast tokenizers take such a token
-        out of the text before anything else, and with some flags the white space before it."""
-        if not self.tokenizer.is_fast:
-            return []
-        tokens = self.tokenizer.added_tokens_decoder.values()
-        apart = (token.content for token in tokens if token.special and not (token.lstrip or token.single_word or token.normalized))
-        return sorted(filter(None, apart), key=len, reverse=True)
-
     def _template(self, messages: Sequence[Message], *, generate: bool) -> str:
         turns = [{"role": message.role, "content": message.content} for message in messages]
-        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate)
+        try:
+            with in_time(f"model.path: {self.tokenizer.name_or_path!r}"):
+                text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate)
+        except (UserError, TemplateError):
+            raise
+        except Exception as error:  # a template is a program, which may add a text to a number, or divide by 0
+            raise TemplateError(f"{type(error).__name__}: {error}") from error
         assert isinstance(text, str)
         return text
 

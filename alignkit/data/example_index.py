@@ -6,6 +6,7 @@ encoder leaves out, with the reason: what is held out and trained on is chosen l
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from alignkit.data.dropping import REASONS
 from alignkit.data.examples import EncodedExample, Message, PreferenceExample
 from alignkit.data.outcomes import Outcome
 
-FORMAT = "1"
+FORMAT = "2"
 """Of the file and of what is in it. A change of how alignkit reads or encodes rows changes it."""
 DATA = "examples.arrow"
 ABOUT = "about.json"
@@ -137,15 +138,37 @@ class About:
     """Whose ratings are kept."""
     bytes: int
     """Of the Arrow file."""
+    sha256: str
+    """Of the Arrow file, in which a flipped bit would be another token."""
 
     def write(self, folder: Path) -> None:
         """As `about.json`."""
-        (folder / ABOUT).write_text(json.dumps(asdict(self)), encoding="utf-8")
+        (folder / ABOUT).write_text(json.dumps({**asdict(self), "seal": self._seal()}), encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> About:
-        """Raises OSError, ValueError or TypeError where there is no such file."""
-        return cls(**json.loads((folder / ABOUT).read_text(encoding="utf-8")))
+        """Raises OSError, ValueError, TypeError, KeyError or RecursionError where there is no such file, or another one."""
+        values = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        seal = values.pop("seal")
+        about = cls(**values)
+        if seal != about._seal():
+            raise ValueError(f"{ABOUT} is not as it was written")
+        return about
+
+    def check(self, folder: Path) -> None:
+        """Compare the Arrow file with what it was: once a run, for that takes as long as to read it. Raises OSError or ValueError."""
+        if digest_of(folder / DATA) != self.sha256:
+            raise ValueError(f"{DATA} is not as it was written")
+
+    def _seal(self) -> str:
+        """SHA-256 over everything else."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def digest_of(file: Path) -> str:
+    """SHA-256 of a file, as hex digits. Raises OSError."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @final

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any
 
 from alignkit.data.tables import Table, quiet_datasets
 from alignkit.errors import UserError, did_you_mean
-from alignkit.hub import ask_hub
+from alignkit.hub import ask_hub, first_line
 
 PARQUET_BRANCH = "refs/convert/parquet"
 """The hub's own conversion of data sets that come as a Python script, which is code of others and is not run."""
+HUB_NAME = re.compile(r"\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", re.ASCII)
 ADVICE = "Type dataset.path=FILE for a file in this format, or dataset=reviews, which needs no network."
 """To whoever cannot have a data set to train on."""
 
@@ -30,6 +32,7 @@ def read_hub(hub: str, subset: str | None, split: str) -> Table:
     """
     place = f"dataset.hub = {hub}"
     with quiet_datasets() as datasets:
+        check_hub_name(hub)
         index = _index(datasets, hub, subset)
         silence = ask_hub("dataset", hub, place)
         with offline(datasets, silence is not None):
@@ -43,6 +46,19 @@ def read_hub(hub: str, subset: str | None, split: str) -> Table:
         raise UserError(f"dataset.split = {split!r}; {place} has {', '.join(splits)}.{did_you_mean(split, splits)}")
     data = splits[split]
     return Table(place=place, columns=tuple(data.column_names), data=data)
+
+
+def check_hub_name(hub: str) -> None:
+    """Refuse what `datasets` would not look for on the hub: a folder of this machine, or one of its readers, which would take files of
+    the working directory. Some versions read pickles so.
+
+    Raises:
+        UserError: with what to type.
+    """
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+
+    if not HUB_NAME.fullmatch(hub) or hub in _PACKAGED_DATASETS_MODULES:
+        raise UserError(f"dataset.hub = {hub!r}; must be the name of a data set on the hub, owner/name. For a file: dataset.path=FILE.")
 
 
 def _index(datasets: Any, hub: str, subset: str | None) -> Path:
@@ -104,4 +120,4 @@ def failure(place: str, subset: str | None, silence: str | None, error: Exceptio
     if silence is not None:
         return f"{place}: the hub cannot be reached ({silence}) and the cache does not have the data. {ADVICE}"
     chosen = "" if subset is None else f" with dataset.subset = {subset}"
-    return f"{place}{chosen} could not be loaded: {' '.join(str(error).split()) or type(error).__name__} {ADVICE}"
+    return f"{place}{chosen} could not be loaded: {first_line(error)} {ADVICE}"

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alignkit.data.hub import failure, load_splits, read_hub
-from alignkit.data.streams import Row, RowStream, rows_of
+from alignkit.data.hub import check_hub_name, failure, load_splits, read_hub
+from alignkit.data.json_rows import Row
+from alignkit.data.streams import RowStream, rows_of
 from alignkit.data.tables import quiet_datasets
 from alignkit.errors import UserError, did_you_mean
 from alignkit.hub import ask_hub
@@ -27,6 +28,7 @@ def stream_hub(hub: str, subset: str | None, split: str) -> RowStream:
     """
     place = f"dataset.hub = {hub}"
     with quiet_datasets() as datasets:
+        check_hub_name(hub)
         silence = ask_hub("dataset", hub, place)
         known = _known(datasets, hub, subset, split)
         if silence is not None:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -26,7 +26,8 @@ from transformers import PreTrainedTokenizerBase
 
 from alignkit.caches.place import cache_root, short
 from alignkit.data.conversion import Chunk, Converter, RowFault
-from alignkit.data.example_index import DATA, FORMAT, About, ExampleIndex, schema
+from alignkit.data.example_index import DATA, FORMAT, About, ExampleIndex, digest_of, schema
+from alignkit.data.oddities import Oddities, of_all_processes
 from alignkit.data.source import check_columns, two_kinds
 from alignkit.data.streams import RowStream
 from alignkit.errors import UserError
@@ -82,6 +83,8 @@ def index_of(stream: RowStream, converter: Converter, indexing: Indexing) -> Exa
         if found is not None:
             return found
         check_columns(stream.place, stream.columns(), converter.source)
+        if folder.exists():
+            indexing.say(f"data: {short(folder)} is damaged, and is made anew")
         for left in (folder, *folder.parent.glob(f"{folder.name}.*.part")):
             shutil.rmtree(left, ignore_errors=True)
         draft = folder.with_name(f"{folder.name}.{os.getpid()}.part")
@@ -99,10 +102,11 @@ def index_of(stream: RowStream, converter: Converter, indexing: Indexing) -> Exa
 
 
 def finished(folder: Path) -> ExampleIndex | None:
-    """A whole index; None where there is none."""
+    """A whole and undamaged index; None where there is none."""
     try:
+        About.read(folder).check(folder)
         return ExampleIndex(folder)
-    except (OSError, ValueError, TypeError, KeyError):  # ArrowInvalid is a ValueError
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):  # ArrowInvalid is a ValueError
         return None
 
 
@@ -133,11 +137,12 @@ def _build(draft: Path, stream: RowStream, converter: Converter, indexing: Index
     indexing.say(f"data: {stream.place} is tokenised once, into {short(indexing.folder)}")
     started = told = time.perf_counter()
     counts: Counter[str] = Counter()
+    oddities = Oddities(of_all_processes)
     rows = candidates = 0
     kind: tuple[int, bool] | None = None
     writer = _Writer(draft / DATA, schema(len(converter.encoder.tokenizer)))
     try:
-        for chunk in _converted(_chunks(stream.read()), converter, indexing.workers):
+        for chunk in _converted(_chunks(stream.read()), converter, indexing):
             for row, is_text in chunk.kinds:
                 kind = kind or (row, is_text)
                 if is_text != kind[1]:
@@ -146,11 +151,12 @@ def _build(draft: Path, stream: RowStream, converter: Converter, indexing: Index
             rows += chunk.rows
             candidates += chunk.candidates
             counts.update(chunk.counts)
+            oddities.add(chunk.oddities)
             if time.perf_counter() - told > TOLD_EVERY:
                 told = time.perf_counter()
                 indexing.say(f"data: {rows} rows tokenised, {rows / (told - started):.0f} a second")
     except RowFault as error:
-        raise UserError(f"{stream.where(error.row)}: {error.words}") from None
+        error.faults.check(stream.place, stream.lines_of)
     finally:
         writer.close()
     indexing.say(f"data: {rows} rows tokenised in {time.perf_counter() - started:.1f} s")
@@ -159,9 +165,10 @@ def _build(draft: Path, stream: RowStream, converter: Converter, indexing: Index
         examples=writer.written,
         candidates=candidates,
         is_text=kind is None or kind[1],
-        counts=dict(counts),
+        counts={**counts, **oddities.counted()},
         attributes=list(converter.form.rated),
         bytes=(draft / DATA).stat().st_size,
+        sha256=digest_of(draft / DATA),
     )
 
 
@@ -205,25 +212,44 @@ def _chunks(rows: Iterator[Mapping[str, object]]) -> Iterator[Numbered]:
         first += len(chunk)
 
 
-def _converted(chunks: Iterator[Numbered], converter: Converter, workers: int) -> Iterator[Chunk]:
-    """Chunks in their order; a few of them are in memory at a time."""
+def _converted(chunks: Iterator[Numbered], converter: Converter, indexing: Indexing) -> Iterator[Chunk]:
+    """Chunks in their order; a few of them are in memory at a time. When a process that helps is killed, this one goes on alone."""
+    workers, is_alone = indexing.workers, False
     for first, rows in islice(chunks, ALONE) if workers else chunks:
         yield converter(first, rows)
-    following = next(chunks, None)
-    if following is None:
-        return
-    # A process that is forked from one with threads may hang.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start, initargs=(converter,))
+    # It starts no process before there is work. A process that is forked from one with threads may hang.
+    pool = ProcessPoolExecutor(max(1, workers), mp_context=get_context("spawn"), initializer=_start, initargs=(converter,))
+    running: deque[tuple[Numbered, Future[Chunk]]] = deque()
+
+    def oldest() -> Chunk:
+        nonlocal is_alone
+        numbered, future = running.popleft()
+        try:
+            return future.result()
+        except BrokenExecutor:
+            if not is_alone:
+                indexing.say("data: a process that tokenises was killed (out of memory?); this one goes on alone")
+            is_alone = True
+            return converter(*numbered)
+
     try:
-        running: deque[Future[Chunk]] = deque([pool.submit(_convert, *following)])
-        for chunk in chunks:
-            running.append(pool.submit(_convert, *chunk))
+        for numbered in chunks:
+            running.append((numbered, _submitted(pool, numbered)))
             if len(running) > 2 * workers:
-                yield running.popleft().result()
+                yield oldest()
         while running:
-            yield running.popleft().result()
+            yield oldest()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submitted(pool: ProcessPoolExecutor, numbered: Numbered) -> Future[Chunk]:
+    try:
+        return pool.submit(_convert, *numbered)
+    except BrokenExecutor as error:
+        lost: Future[Chunk] = Future()
+        lost.set_exception(error)
+        return lost
 
 
 _converter: Converter | None = None

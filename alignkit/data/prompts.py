@@ -32,6 +32,6 @@ class PromptSteps(Dataset[PromptBatch]):
         return len(self.steps)
 
     def __getitem__(self, step: int) -> PromptBatch:
-        if not 0 <= step < len(self.steps):
+        if not 0 <= step < len(self.steps) + self.steps.spare:
             raise IndexError(step)
         return PromptBatch(step, [self.steps.examples[index] for index in self.steps.global_batch(step)])

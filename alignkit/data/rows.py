@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping
 from typing import final, get_args
 
 from alignkit.data.examples import Message, Role
 from alignkit.errors import did_you_mean
+from alignkit.terminal import visible
 
 ROLES: tuple[str, ...] = get_args(Role)
 TRUTHS: Mapping[str, bool] = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 """What is read as true or false; in CSV files it is text."""
+_SHORT = reprlib.Repr()
+"""Writes the beginning of a value, however long or deep it is."""
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 120
+LARGEST = 1e38
+"""Larger numbers are as good as infinite to a loss, which is computed in float32."""
 
 
 @final
@@ -38,6 +45,17 @@ def text(row: Mapping[str, object], column: str) -> str:
     value = _present(row, column)
     if not isinstance(value, str):
         raise RowError(f"'{column}' is {_described(value)}; must be text.")
+    return without_nul(value, f"'{column}'")
+
+
+def without_nul(value: str, where: str) -> str:
+    """A text, if it has no NUL character: what prints, stores and compares texts often takes it for their end.
+
+    Raises:
+        RowError: when it has one.
+    """
+    if "\0" in value:
+        raise RowError(f"{where} holds the character NUL (\\u0000); text must not. Delete the character.")
     return value
 
 
@@ -129,15 +147,17 @@ def _message(turn: object, where: str) -> Message:
     if not isinstance(turn, Mapping):
         raise RowError(f"{where} is {_described(turn)}; must be an object with role and content.")
     if "role" not in turn or "content" not in turn:
-        raise RowError(f"{where} has the keys {', '.join(map(str, turn))}; must have role and content.")
+        raise RowError(f"{where} has the keys {visible(', '.join(map(str, list(turn)[:9])))}; must have role and content.")
     role, content = turn["role"], turn["content"]
     if role not in ROLES:
-        raise RowError(f"{where} has the role {role!r}; must be one of {', '.join(ROLES)}.{did_you_mean(str(role), ROLES)}")
+        raise RowError(
+            f"{where} has the role {visible(_SHORT.repr(role))}; must be one of {', '.join(ROLES)}.{did_you_mean(str(role), ROLES)}"
+        )
     if isinstance(content, list):
         raise RowError(f"{where}: content is a list of parts; must be text: images and other parts are not supported.")
     if not isinstance(content, str):
         raise RowError(f"{where}: content is {_described(content)}; must be text.")
-    return Message(role=role, content=content)
+    return Message(role=role, content=without_nul(content, f"{where}: content"))
 
 
 def reply(dialogue: tuple[Message, ...], column: str) -> tuple[tuple[Message, ...], str]:
@@ -153,11 +173,14 @@ def reply(dialogue: tuple[Message, ...], column: str) -> tuple[tuple[Message, ..
 
 
 def _number(value: object) -> float:
-    """A number, also of the text of one, else NaN."""
+    """A number, also of the text of one, infinite where float32 would not hold it or the difference of two such; else NaN."""
     try:
-        return float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
+        parsed = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # of a whole number
+        return math.inf
     except ValueError:
         return math.nan
+    return math.inf if abs(parsed) > LARGEST else parsed
 
 
 def _present(row: Mapping[str, object], column: str) -> object:
@@ -168,5 +191,5 @@ def _present(row: Mapping[str, object], column: str) -> object:
 
 
 def _described(value: object) -> str:
-    shown = repr(value)
+    shown = visible(_SHORT.repr(value))
     return f"{shown if len(shown) <= 40 else shown[:37] + '...'} ({type(value).__name__})"

@@ -11,8 +11,10 @@ from typing import ClassVar, Protocol, TypeAlias, final
 
 from alignkit.data.dropping import check_dropped, fault
 from alignkit.data.examples import PreferenceExample
+from alignkit.data.faults import Faults
 from alignkit.data.holdout import check_share, hold_out, prompt_key
 from alignkit.data.hub import read_hub
+from alignkit.data.oddities import Oddities, of_this_process
 from alignkit.data.rows import DroppedRow, RowError
 from alignkit.data.tables import Table, read_file
 from alignkit.errors import UserError
@@ -125,6 +127,9 @@ def load_examples(settings: DatasetSettings, source: Source) -> LoadedExamples:
         train = train[: settings.train_examples]
     else:
         held = _convert(read_file(settings.validation_path, "dataset.validation_path"), source, settings.max_dropped)
+        now_text = isinstance(held.examples[0].prompt, str)
+        if now_text != isinstance(data.examples[0].prompt, str):
+            raise UserError(two_kinds(data.table.where(data.origins[0]), held.table.where(held.origins[0]), now_text=now_text))
         train, validation = data.examples[: settings.train_examples], held.examples[: settings.validation_examples]
         _check_leaks(train, held, len(validation))
         counts.update(held.counts)
@@ -174,9 +179,10 @@ def _convert(table: Table, source: RowSource, max_dropped: float) -> _Converted:
     origins: list[int] = []
     dropped = Counter(identical=0, empty=0)
     rows = unpreferred = candidates = 0
+    faults, oddities = Faults(), Oddities(of_this_process)
     for index, row in enumerate(table):
         rows += 1
-        found = _examples_of(row, source, table, index, dropped)
+        found = _examples_of(row, source, index, dropped, faults)
         unpreferred += found == []
         candidates += 1 if found is None else len(found)
         for example in found or ():
@@ -184,24 +190,27 @@ def _convert(table: Table, source: RowSource, max_dropped: float) -> _Converted:
             if reason is not None:
                 dropped[reason] += 1
                 continue
+            oddities.look(example)
             examples.append(example)
             origins.append(index)
             if isinstance(example.prompt, str) != isinstance(examples[0].prompt, str):
                 raise UserError(two_kinds(table.where(origins[0]), table.where(index), now_text=isinstance(example.prompt, str)))
+    faults.check(table.place, table.lines_of)
     check_dropped(dropped, total=candidates, limit=max_dropped, where=table.place)
-    counts = Counter({"rows": rows, "no_preference": unpreferred, **dropped})
+    counts = Counter({"rows": rows, "no_preference": unpreferred, **dropped, **oddities.counted()})
     check_some_left(len(examples), counts, table.place)
     return _Converted(table=table, examples=examples, origins=origins, counts=counts)
 
 
 def _examples_of(
-    row: Mapping[str, object], source: RowSource, table: Table, index: int, dropped: Counter[str]
+    row: Mapping[str, object], source: RowSource, index: int, dropped: Counter[str], faults: Faults
 ) -> list[PreferenceExample] | None:
-    """The examples of a row; None when it had to be dropped, which is counted."""
+    """The examples of a row; None when it is malformed, or had to be dropped, which is counted."""
     try:
         return source.to_examples(row)
     except RowError as error:
-        raise UserError(f"{table.where(index)}: {error}") from None
+        faults.add(index, f": {error}")
+        return None
     except DroppedRow as verdict:
         dropped[verdict.reason] += 1
         return None
@@ -224,11 +233,9 @@ def leak(where: str, leaked: int, used: int) -> str:
 
 
 def two_kinds(first: str, other: str, *, now_text: bool) -> str:
-    """What is said of a file where the row `first` is of one kind and the row `other` of another."""
+    """What is said where the row `first` is of one kind and the row `other` of another."""
     kinds = ("chat messages", "plain text") if now_text else ("plain text", "chat messages")
-    return (
-        f"{other} holds {kinds[1]}, and {first} {kinds[0]}; all rows of a file must be of one kind. Convert one of them, or split the file."
-    )
+    return f"{other} holds {kinds[1]}, and {first} {kinds[0]}; all rows must be of one kind. Convert one of them, or split the file."
 
 
 def check_some_left(examples: int, counts: Mapping[str, int], place: str) -> None:

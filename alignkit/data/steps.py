@@ -51,6 +51,8 @@ class Steps(Dataset[StepBatch]):
         self.rank = rank
         self.ranks = ranks
         self.mismatched = mismatched
+        self.spare = 0
+        """Batches after those of the steps, for a run that leaves some out."""
         if mismatched and self.pairs < 2:
             raise UserError(
                 f"batch.pairs = {pairs}, and {len(examples)} examples to train on: the KL baseline joins each prompt to the completions of "
@@ -70,7 +72,7 @@ class Steps(Dataset[StepBatch]):
         return self.steps
 
     def __getitem__(self, step: int) -> StepBatch:
-        if not 0 <= step < self.steps:
+        if not 0 <= step < self.steps + self.spare:
             raise IndexError(step)
         chosen = [self.examples[index] for index in self.global_batch(step)]
         batches = share_of(chosen, self.packing, self.rank, self.ranks)

@@ -16,7 +16,7 @@ import numpy as np
 
 from alignkit.data.arrow_examples import ArrowExamples
 from alignkit.data.conversion import Converter
-from alignkit.data.dropping import check_dropped
+from alignkit.data.dropping import ODDITIES, check_dropped
 from alignkit.data.encoding import Encoder
 from alignkit.data.example_index import KEPT, REASON_NAMES, ExampleIndex, Numbers
 from alignkit.data.forms import Form
@@ -26,7 +26,7 @@ from alignkit.data.indexing import Indexing, index_of
 from alignkit.data.parts import check_kinds, naming_part, none_drawn
 from alignkit.data.selection import distinct_count, held_out, repeated
 from alignkit.data.sides import Sides
-from alignkit.data.source import CompositeSource, Member, RowSource, Source, check_some_left, leak, no_place
+from alignkit.data.source import CompositeSource, Member, RowSource, Source, check_some_left, leak, no_place, two_kinds
 from alignkit.data.streams import RowStream, stream_file
 from alignkit.errors import UserError
 from alignkit.settings import DatasetSettings
@@ -123,6 +123,9 @@ def _load(member: Member, converter: Converter, indexing: Indexing) -> _Part:
         return _Part(train=train, validation=_Chosen(index=index, rows=_places(held)), counts=counts)
     other = stream_file(settings.validation_path, "dataset.validation_path")
     held_index, held_counts = _indexed(other, converter, settings.max_dropped, indexing)
+    if held_index.about.is_text != index.about.is_text:
+        first, held_first = (int(one.column("row")[0]) for one in (index, held_index))
+        raise UserError(two_kinds(stream.where(first), other.where(held_first), now_text=held_index.about.is_text))
     train = _Chosen(index=index, rows=np.arange(len(index), dtype=np.int32)[: settings.train_examples])
     validation = _Chosen(index=held_index, rows=np.arange(len(held_index), dtype=np.int32)[: settings.validation_examples])
     _check_leaks(train, validation, other)
@@ -142,7 +145,7 @@ def _indexed(stream: RowStream, converter: Converter, max_dropped: float, indexi
     """`source._convert` on columns."""
     index = index_of(stream, converter, indexing)
     about = index.about
-    dropped = {reason: count for reason, count in about.counts.items() if reason != "no_preference"}
+    dropped = {reason: count for reason, count in about.counts.items() if reason not in ("no_preference", *ODDITIES)}
     check_dropped(dropped, total=about.candidates, limit=max_dropped, where=stream.place)
     counts = Counter({"rows": about.rows, **about.counts})
     check_some_left(len(index), counts, stream.place)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import functools
-import glob
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, final
 
-from alignkit.data.diagnosis import distinct, explain, explain_line, line_number, no_constant, numbered_lines
-from alignkit.data.tables import EXACT_BYTES, builder_of, csv_options, file_digest, quiet_datasets
+from alignkit.data.diagnosis import UNREADABLE, explain
+from alignkit.data.faults import Faults, Lines, no_lines, row_name
+from alignkit.data.json_rows import Row, is_one_value, read_lines
+from alignkit.data.lines import check_unchanged, lines_of_rows, numbered_lines, stamp
+from alignkit.data.tables import builder_of, file_digest, rows_of_file
 from alignkit.errors import UserError
 
 TOGETHER = 1000
 """Rows that `datasets` gives at once."""
-SURROGATE = b"\\ud"
-"""How half a surrogate pair begins in JSON, which only a closer look tells from a whole one."""
-
-Row = Mapping[str, object]
+KEYS_WITHIN = 1 << 28
+"""Bytes of JSON lines in which each key must have come once."""
 
 
 @final
@@ -35,46 +35,28 @@ class RowStream:
     digest: str
     """Of all that the rows hold."""
     read: Callable[[], Iterator[Row]]
-    file: Path | None = None
-    """A file of JSON lines, whose line numbers can be told."""
+    lines_of: Lines = no_lines
+    """The lines of a file on which rows begin."""
 
     def where(self, index: int) -> str:
         """Row `index`, counted from 0, as a user finds it."""
-        line = line_number(self.file, index) if self.file is not None else None
-        return f"{self.place}, line {line}" if line is not None else f"{self.place}, row {index + 1}"
+        return f"{self.place}, {row_name(index, self.lines_of([index]))}"
 
 
 def stream_file(path: str, setting: str) -> RowStream:
     """The rows of a file of JSON lines, CSV or Parquet; `setting` is the dotted path that named it.
 
-    They are those of `tables.read_file`, but that each JSON value keeps its type.
+    They are those of `tables.read_file`.
 
     Raises:
         UserError: when the file is absent, of another kind, empty or malformed; also while it is read.
     """
     place = f"{setting} = {path}"
     file = Path(path).expanduser()
-    builder = builder_of(file, place)
-    if builder == "json":
+    if builder_of(file, place) == "json":
         return _stream_lines(file, place)
-    with quiet_datasets() as datasets:
-        try:
-            # A file's name is no pattern, though `datasets` takes it for one.
-            files = glob.escape(str(file.resolve()))
-            data = datasets.load_dataset(builder, data_files=files, split="train", streaming=True, **csv_options(file, builder, place))
-            columns = tuple(data.column_names or next(iter(data)))
-        except UserError:
-            raise
-        except Exception as error:  # `datasets` raises what its readers raise
-            raise UserError(f"{place}{explain(file, builder, error)}") from error
-
-    def read() -> Iterator[Row]:
-        try:
-            yield from rows_of(data)
-        except Exception as error:
-            raise UserError(f"{place}{explain(file, builder, error)}") from error
-
-    return RowStream(place=place, columns=lambda: columns, digest=file_digest(file), read=read)
+    rows = rows_of_file(path, setting, whole=False)
+    return RowStream(place=place, columns=lambda: rows.columns, digest=file_digest(file), read=lambda: iter(rows), lines_of=rows.lines_of)
 
 
 def rows_of(data: Any) -> Iterator[Row]:
@@ -85,17 +67,16 @@ def rows_of(data: Any) -> Iterator[Row]:
 
 
 def _stream_lines(file: Path, place: str) -> RowStream:
-    try:
+    with _explained(file, place):
+        seen, whole = stamp(file), is_one_value(file)
         first = next(numbered_lines(file), None)
-    except (OSError, EOFError) as error:
-        raise UserError(f"{place}{explain(file, 'json', error)}") from error
-    if first is not None and (first[1].startswith(b"[") or first[1] == b"{"):
+    if first is None:
+        raise UserError(f"{place} holds no rows.")
+    if whole or first[1] == b"{":
         raise UserError(
             f"{place} is one JSON value, which must be read whole; with dataset.streaming=true each line must hold one object. "
             "Write it as JSON lines, or type dataset.streaming=false."
         )
-    if first is None:
-        raise UserError(f"{place} holds no rows.")
 
     @functools.cache
     def columns() -> tuple[str, ...]:
@@ -103,46 +84,38 @@ def _stream_lines(file: Path, place: str) -> RowStream:
 
     def read() -> Iterator[Row]:
         blank = dict.fromkeys(columns())
-        for number, row in _parsed(numbered_lines(file), file, place):
+        for number, row in read_lines(numbered_lines(file), file, place):
             if not row.keys() <= blank.keys():
                 new = next(key for key in row if key not in blank)
                 raise UserError(
-                    f"{place}, line {number}: the key {new!r} is in none of the lines of the first {EXACT_BYTES >> 20} MiB. Write it into "
+                    f"{place}, line {number}: the key {new!r} is in none of the lines of the first {KEYS_WITHIN >> 20} MiB. Write it into "
                     "the first line, as null."
                 )
             yield row if len(row) == len(blank) else {**blank, **row}
+        with _explained(file, place):
+            check_unchanged(file, seen)
 
-    return RowStream(place=place, columns=columns, digest=file_digest(file), read=read, file=file)
+    lines_of = functools.partial(lines_of_rows, file)
+    return RowStream(place=place, columns=columns, digest=file_digest(file), read=read, lines_of=lines_of)
+
+
+@contextmanager
+def _explained(file: Path, place: str) -> Iterator[None]:
+    try:
+        yield
+    except UNREADABLE as error:
+        raise UserError(f"{place}{explain(file, 'json', error)}") from error
 
 
 def _first_rows(file: Path, place: str) -> Iterator[Row]:
-    """The rows whose keys are the columns: those that `datasets` looks at for it."""
-    seen = 0
+    """The rows whose keys are the columns; what is wrong with their lines is told together."""
+    seen, faults = 0, Faults()
 
     def within(numbered: tuple[int, bytes]) -> bool:
         nonlocal seen
         seen += len(numbered[1])
-        return seen <= EXACT_BYTES or seen == len(numbered[1])
+        return seen <= KEYS_WITHIN or seen == len(numbered[1])
 
-    for _, row in _parsed(takewhile(within, numbered_lines(file)), file, place):
+    for _, row in read_lines(takewhile(within, numbered_lines(file)), file, place, faults):
         yield row
-
-
-def _parsed(lines: Iterator[tuple[int, bytes]], file: Path, place: str) -> Iterator[tuple[int, dict[str, object]]]:
-    try:
-        for number, line in lines:
-            yield number, _object(number, line, lines, place)
-    except (OSError, EOFError) as error:
-        raise UserError(f"{place}{explain(file, 'json', error)}") from error
-
-
-def _object(number: int, line: bytes, rest: Iterator[object], place: str) -> dict[str, object]:
-    try:
-        value = json.loads(line.decode(), object_pairs_hook=distinct, parse_constant=no_constant)
-        is_sound = isinstance(value, dict) and SURROGATE not in line.lower()
-    except (ValueError, RecursionError):
-        is_sound = False
-    if not is_sound and (complaint := explain_line(number, line, rest)) is not None:
-        raise UserError(f"{place}{complaint}")
-    row: dict[str, object] = value
-    return row
+    faults.check(place, lambda rows: {row: row + 1 for row in rows})

@@ -1,28 +1,25 @@
-"""Rows of a local file, read by `datasets`."""
+"""Rows of a local file, whatever its kind."""
 
 from __future__ import annotations
 
-import csv
 import difflib
-import glob
-import gzip
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from alignkit.data.diagnosis import explain, line_number
+from alignkit.data.csv_rows import CsvRows
+from alignkit.data.faults import row_name
+from alignkit.data.json_rows import JsonRows
+from alignkit.data.parquet_rows import ParquetRows
 from alignkit.errors import UserError
 
 FORMATS: Mapping[str, str] = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
-"""Extension to builder of `datasets`. All but Parquet may be gzipped."""
-
-EXACT_BYTES = 1 << 28
-"""JSON that `datasets` looks at in one piece. What comes after the first piece (10 MB by itself) is bent to the types found there: 5 to
-"5", a list of messages to its JSON."""
+"""Extension to the kind of reader. All but Parquet may be gzipped."""
+FileRows = (JsonRows, CsvRows, ParquetRows)
 
 
 @final
@@ -34,23 +31,30 @@ class Table:
     """The setting it came by and its value: `dataset.path = pairs.jsonl`."""
     columns: tuple[str, ...]
     data: Any
-    """`datasets.Dataset`, memory-mapped."""
-    file: Path | None = None
-    """A file of JSON lines, whose line numbers can be told."""
+    """The rows of a file, or `datasets.Dataset`, memory-mapped, of the hub."""
 
     def __iter__(self) -> Iterator[Mapping[str, object]]:
+        return (row for _, row in self.numbered())
+
+    def numbered(self) -> Iterator[tuple[int | None, Mapping[str, object]]]:
+        """Rows with the lines of the file, from 1, on which they begin; None where rows are no lines."""
+        if isinstance(self.data, FileRows):
+            yield from self.data.numbered()
+            return
         try:
             for batch in self.data.iter(batch_size=1000):
                 for values in zip(*batch.values(), strict=True):
-                    yield dict(zip(batch, values, strict=True))
+                    yield None, dict(zip(batch, values, strict=True))
         except UnicodeDecodeError as error:  # bytes become text only here
-            fault = " holds text that is not UTF-8. Write it anew." if self.file is None else explain(self.file, "json", error)
-            raise UserError(f"{self.place}{fault}") from error
+            raise UserError(f"{self.place} holds text that is not UTF-8. Write it anew.") from error
+
+    def lines_of(self, rows: Sequence[int]) -> Mapping[int, int]:
+        """The lines, from 1, of rows, from 0; none where rows are no lines."""
+        return self.data.lines_of(rows) if isinstance(self.data, FileRows) else {}
 
     def where(self, index: int) -> str:
         """Row `index`, counted from 0, as a user finds it."""
-        line = line_number(self.file, index) if self.file is not None else None
-        return f"{self.place}, line {line}" if line is not None else f"{self.place}, row {index + 1}"
+        return f"{self.place}, {row_name(index, self.lines_of([index]))}"
 
 
 @contextmanager
@@ -79,53 +83,35 @@ def quiet_datasets() -> Iterator[Any]:
 def read_file(path: str, setting: str) -> Table:
     """The rows of a JSONL, JSON, CSV or Parquet file; `setting` is the dotted path that named it.
 
-    The copy that `datasets` keeps is found again by what the file holds: name and time stamp, which it goes by itself, stay the same
-    when a file is written twice within a clock tick or restored with its old time.
-
     Raises:
         UserError: when the file is absent, of another kind, empty or malformed.
+    """
+    rows = rows_of_file(path, setting, whole=True)
+    return Table(place=rows.place, columns=rows.columns, data=rows)
+
+
+def rows_of_file(path: str, setting: str, *, whole: bool) -> JsonRows | CsvRows | ParquetRows:
+    """The rows of a file. With `whole` all mistakes in lines of text are looked for now; else they are told when they are met.
+
+    Raises:
+        UserError: as `read_file` does.
     """
     place = f"{setting} = {path}"
     file = Path(path).expanduser()
     builder = builder_of(file, place)
-    with quiet_datasets() as datasets:
-        try:
-            options = {"chunksize": EXACT_BYTES, "parse_agent_traces": False} if builder == "json" else csv_options(file, builder, place)
-            data = datasets.load_dataset(
-                builder,
-                # A file's name is no pattern, though `datasets` takes it for one.
-                data_files=glob.escape(str(file.resolve())),
-                split="train",
-                cache_dir=str(Path(datasets.config.HF_DATASETS_CACHE) / "alignkit" / file_digest(file)),
-                **options,
-            )
-        except UserError:
-            raise
-        except Exception as error:  # `datasets` raises what its readers raise, StopIteration and gzip's errors among them
-            raise UserError(f"{place}{explain(file, builder, error)}") from error
-    lines = file if builder == "json" else None
-    return Table(place=place, columns=tuple(data.column_names), data=data, file=lines)
-
-
-def csv_options(file: Path, builder: str, place: str) -> dict[str, Any]:
-    """What the reader of CSV files is told; nothing for another one."""
-    if builder != "csv":
-        return {}
-    import datasets
-
-    # Everything is text: left to itself pandas reads the answers "None" and "NA" as nothing, and "4" as a number.
-    features = datasets.Features(dict.fromkeys(_csv_header(file, place), datasets.Value("string")))
-    return {"features": features, "keep_default_na": False}
+    if builder == "json":
+        return JsonRows.of(file, place)
+    return CsvRows.of(file, place, whole=whole) if builder == "csv" else ParquetRows.of(file, place)
 
 
 def builder_of(file: Path, place: str) -> str:
     """The reader for a file that is there, by its extension."""
+    if not is_there(file):
+        raise UserError(f"{place}: no such file.{absence(file)}")
     if file.is_dir():
-        inside = [f"{file}/{name.name}" for name in sorted(file.iterdir()) if _extension(name) in FORMATS]
+        inside = [f"{file}/{name.name}" for name in _inside(file) if _extension(name) in FORMATS]
         hint = f" It holds {', '.join(inside[:5])}: type one of them." if inside else ""
         raise UserError(f"{place} is a directory; must be a file.{hint}")
-    if not file.exists():
-        raise UserError(f"{place}: no such file.{_neighbours(file)}")
     if not file.is_file():
         raise UserError(f"{place} is not a regular file; must be a JSONL, JSON, CSV or Parquet file.")
     if _extension(file) not in FORMATS:
@@ -143,37 +129,35 @@ def _extension(file: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _neighbours(file: Path) -> str:
+def _inside(folder: Path) -> list[Path]:
+    """What is in a folder, as far as that may be known."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def is_there(file: Path) -> bool:
+    """Whether there is something of that name; there is not where no file system would take it."""
+    try:
+        return file.expanduser().exists()
+    except (OSError, RuntimeError):  # a name that is too long, the home of nobody
+        return False
+
+
+def absence(file: Path) -> str:
+    """What there is instead of a file, as a sentence."""
+    if not os.access(file.parent, os.X_OK) and file.parent.is_dir():
+        return f" {file.parent} may not be looked into."
+    if any(mark in file.name for mark in "*?["):
+        return " One file is read; patterns are not filled in. Type its name."
+    if os.path.islink(file):
+        return " It is a link that leads nowhere."
     folder = file.parent
-    if not folder.is_dir():
+    if not is_there(folder) or not folder.is_dir():
         return f" There is no folder {folder} either."
-    near = difflib.get_close_matches(file.name, [other.name for other in folder.iterdir()], n=3, cutoff=0.5)
+    near = difflib.get_close_matches(file.name[:200], [other.name for other in _inside(folder)], n=3, cutoff=0.5)
     return f" In {folder} there is {', '.join(near)}." if near else f" Nothing in {folder} has a name like it."
-
-
-def _csv_header(file: Path, place: str) -> list[str]:
-    """Column names as pandas gives them."""
-    with open_text(file) as lines:
-        reader = csv.reader(lines)
-        names = next(reader, [])
-        first = next(reader, [])
-    if len(first) > len(names) > 0:
-        raise UserError(
-            f"{place}, line 2: {len(first)} fields under {len(names)} column names. Give every column a name, and put "
-            "fields that hold a comma in double quotes."
-        )
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UserError(f"{place}: the column name {twice[0]!r} stands twice in the first line. Rename one of them.")
-    return [name or f"Unnamed: {index}" for index, name in enumerate(names)]
-
-
-@contextmanager
-def open_text(file: Path) -> Iterator[Any]:
-    """A text file, gzipped or not, UTF-8 with or without a byte-order mark."""
-    opened = gzip.open if file.suffix.lower() == ".gz" else open
-    with opened(file, "rt", encoding="utf-8-sig", newline="") as lines:
-        yield lines
 
 
 def file_digest(file: Path) -> str:

@@ -33,6 +33,7 @@ from alignkit.evaluation_settings import (
     WinRateSettings,
 )
 from alignkit.generation.config import SHORT, ranker, run_at, terminable
+from alignkit.hardware_checks import check_machine
 from alignkit.models.location import locate
 from alignkit.resolution import build_scorer, build_source, to_record
 from alignkit.rollout_settings import NO_SCORER
@@ -230,6 +231,7 @@ def check_buildable(evaluation: Evaluation) -> None:
         UserError: naming the option.
     """
     settings = evaluation.settings
+    check_machine(settings)
     if not isinstance(evaluation.own.evaluation, QuestionsSettings | LmEvalSettings):
         build_source(settings.dataset, settings.allow_code)
     if settings.scorer.name != NO_SCORER:

@@ -16,6 +16,7 @@ import yaml
 from jinja2.sandbox import SandboxedEnvironment
 
 from alignkit.errors import UserError
+from alignkit.foreign_files import check_events
 
 INCLUDE = "include"
 MEMBERS = "task"
@@ -91,7 +92,9 @@ def read(file: Path, folder: Path, within: tuple[Path, ...] = ()) -> dict[str, A
         raise ValueError(f"includes itself through {file.name}")
     if not resolved.is_relative_to(folder):
         raise ValueError(f"includes {file}, which is outside the folder")
-    own = yaml.safe_load(resolved.read_text(encoding="utf-8"))
+    text = resolved.read_text(encoding="utf-8")
+    check_events(file, text)
+    own = yaml.safe_load(text)
     if not isinstance(own, dict):
         return None
     named = own.pop(INCLUDE, [])

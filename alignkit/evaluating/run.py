@@ -22,7 +22,8 @@ from alignkit.evaluation_settings import (
 from alignkit.generation.config import run_at
 from alignkit.hardware import device_kind, keep_freed_memory, peak_memory
 from alignkit.models.texts import load_texts
-from alignkit.run_dir import RunDir, Scalar, replace_text
+from alignkit.row_files import replace_text
+from alignkit.run_dir import RunDir, Scalar
 from alignkit.settings import RunSettings
 from alignkit.summary import print_table
 from alignkit.tracking import log_outcome

@@ -19,7 +19,7 @@ from alignkit.generation.answering import continuations
 from alignkit.generation.prompt_reading import PromptReader
 from alignkit.models.backbone import Backbone
 from alignkit.modules.collector import Collector, Writing
-from alignkit.modules.rollout_module import Stream
+from alignkit.modules.draws import Stream
 from alignkit.rollout_assembly import build_sampler, nobody
 from alignkit.scorers.scorer import Scorer
 from alignkit.settings import RunSettings

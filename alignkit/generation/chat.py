@@ -8,10 +8,10 @@ from typing import final
 
 from transformers import PreTrainedTokenizerBase
 
-from alignkit.audit_page import is_harmless, visible
 from alignkit.data.examples import Message, PreferenceExample
 from alignkit.errors import UserError
 from alignkit.generation.answered import AnsweredPrompt
+from alignkit.terminal import harmless
 
 ASK = "> "
 INCOMPLETE = "\ufffd"
@@ -66,7 +66,7 @@ def converse(answer: Answer, stream: Stream | None) -> Iterator[AnsweredPrompt]:
         try:
             answered = answer(PreferenceExample(prompt=tuple(asked), completions=()), turn)
         except UserError as error:
-            print(error, flush=True)
+            print(harmless(str(error)), flush=True)
             continue
         except KeyboardInterrupt:
             if stream is None:
@@ -95,8 +95,3 @@ def questions() -> Iterator[str]:
             return
         if line.strip():
             yield line
-
-
-def harmless(text: str) -> str:
-    """The text with everything spelt out that would do something to a terminal, but for line breaks and tabs."""
-    return "".join(character if character in "\n\t" or is_harmless(character) else visible(character) for character in text)

@@ -21,6 +21,7 @@ from alignkit.config_checks import check_keys
 from alignkit.configuration import check_config, config_yaml, packaged, run_fields
 from alignkit.errors import UserError, check_choice, did_you_mean
 from alignkit.generate_settings import ALL, CHAT, HELD_OUT, PAIRS, RSO, STREAM, TRAINING, GenerateSettings
+from alignkit.hardware_checks import check_machine
 from alignkit.job import TERMINATED
 from alignkit.models.location import CONFIGS, locate
 from alignkit.resolution import build_scorer, build_source, to_record
@@ -178,6 +179,7 @@ def check_buildable(generation: Generation) -> None:
         UserError: naming the option.
     """
     settings = generation.settings
+    check_machine(settings)
     build_source(settings.dataset, settings.allow_code)
     if settings.scorer.name != NO_SCORER:
         build_scorer(settings.scorer, settings.allow_code)

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+from alignkit.data.diagnosis import UNREADABLE, explain
 from alignkit.data.dropping import REASONS
 from alignkit.data.encoding import Encoder
 from alignkit.data.examples import PreferenceExample
+from alignkit.data.faults import Faults, row_name
 from alignkit.data.holdout import prompt_key
-from alignkit.data.rows import RowError, messages, text
+from alignkit.data.lines import physical_lines
+from alignkit.data.rows import RowError, messages, text, without_nul
 from alignkit.data.source import load_examples
-from alignkit.data.tables import FORMATS, Table, open_text, read_file
+from alignkit.data.tables import FORMATS, Table, is_there, read_file
 from alignkit.errors import UserError, did_you_mean
 from alignkit.generate_settings import HELD_OUT, STREAM, TRAINING
 from alignkit.resolution import build_source
@@ -143,7 +146,7 @@ def _prompt(prompt: object, place: str) -> Prompt:
 def _is_table(file: Path) -> bool:
     """Whether it is to be read as a table; so is what is no file, for that says what is wrong."""
     kinds = [suffix.lower() for suffix in file.suffixes if suffix.lower() != ".gz"]
-    return not file.is_file() or (bool(kinds) and kinds[-1] in FORMATS)
+    return not is_there(file) or not file.is_file() or (bool(kinds) and kinds[-1] in FORMATS)
 
 
 def _rows(table: Table, column: str) -> Iterator[Prompt]:
@@ -152,12 +155,14 @@ def _rows(table: Table, column: str) -> Iterator[Prompt]:
             f"{table.place}: no column {column!r}; found {', '.join(map(repr, table.columns))}.{did_you_mean(column, table.columns)} "
             "Rename it."
         )
-    for index, row in enumerate(table):
+    faults, prompts = Faults(), list[Prompt]()
+    for index, (line, row) in enumerate(table.numbered()):
         try:
-            prompt = _of_row(row, column)
+            prompts.append(_prompt(_of_row(row, column), f"{table.place}, {row_name(index, {index: line} if line is not None else {})}"))
         except RowError as error:
-            raise UserError(f"{table.where(index)}: {error}") from None
-        yield _prompt(prompt, table.where(index))
+            faults.add(index, f": {error}")
+    faults.check(table.place, table.lines_of)
+    yield from prompts
 
 
 def _of_row(row: Mapping[str, object], column: str) -> object:
@@ -166,16 +171,31 @@ def _of_row(row: Mapping[str, object], column: str) -> object:
 
 def _text_file(file: Path, place: str) -> Iterator[Prompt]:
     try:
-        with open_text(file) as content:
-            written = content.read()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
-        raise UserError(f"{place}: {reason}. It must hold lines of text, or end in {', '.join(FORMATS)}.") from None
-    yield from _lines(written, place)
+        for number, line in physical_lines(file):
+            yield from _line(_decoded(line, f"{place}, line {number}"), f"{place}, line {number}")
+    except UNREADABLE as error:
+        raise UserError(f"{place}{explain(file, 'text', error)}") from None
+
+
+def _decoded(line: bytes, place: str) -> str:
+    try:
+        return line.decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{place} is not UTF-8 (byte {error.start + 1} of the line is 0x{line[error.start]:02x}). A file of prompts must hold lines of "
+            f"text, or end in {', '.join(FORMATS)}."
+        ) from None
 
 
 def _lines(written: str, place: str) -> Iterator[Prompt]:
     """One prompt a line; empty lines are none."""
     for number, line in enumerate(written.split("\n"), start=1):
-        if line := line.removesuffix("\r"):
-            yield _prompt(line, f"{place}, line {number}")
+        yield from _line(line, f"{place}, line {number}")
+
+
+def _line(line: str, place: str) -> Iterator[Prompt]:
+    try:
+        if line := without_nul(line.removesuffix("\r"), place):
+            yield _prompt(line, place)
+    except RowError as error:
+        raise UserError(str(error)) from None

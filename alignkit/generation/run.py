@@ -13,7 +13,6 @@ from typing import Any, TextIO
 import torch
 
 from alignkit.assembly import say
-from alignkit.audit_page import visible
 from alignkit.errors import UserError
 from alignkit.generate_settings import ALL, CHAT, STREAM, GenerateSettings
 from alignkit.generation.answered import AnsweredPrompt
@@ -25,6 +24,7 @@ from alignkit.hardware import keep_freed_memory, peak_memory
 from alignkit.metrics import LENGTH
 from alignkit.run_dir import RunDir, Scalar
 from alignkit.settings import RunSettings
+from alignkit.terminal import visible
 
 KEPT = "kept.jsonl"
 """Beside `samples.jsonl`: the rows to train on."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final, NoReturn
 
-from alignkit.errors import DivergedError, RankError, UserError
+from alignkit.errors import DivergedError, RankError, UserError, signal_exit_code
 from alignkit.launching.outcomes import Outcome, Outcomes
 from alignkit.run_dir import RunDir, Scalar
 from alignkit.settings import RunSettings
@@ -22,7 +22,7 @@ from alignkit.settings import RunSettings
 ENTRY: Final = "alignkit.launching.rank_process"
 GRACE = 20
 """Seconds that the other ranks have when one has failed; then they are killed."""
-PASSED_ON = (signal.SIGINT, signal.SIGTERM)
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 def run_ranks(settings: RunSettings, run: RunDir, *, resume: bool = False) -> dict[str, Scalar]:
@@ -40,6 +40,7 @@ def run_ranks(settings: RunSettings, run: RunDir, *, resume: bool = False) -> di
     outcomes = Outcomes.of(run)
     outcomes.clear()
     arguments = ["-u", "-m", ENTRY, str(run.path), *(["--resume"] if resume else [])]
+    arguments += [f"--allow-code={name}" for name in settings.allow_code]  # what a file says of it does not count
     exit_codes: Mapping[int, int] = {}
     with passing_signals_on(outcomes) as received, tempfile.TemporaryDirectory() as folder:
         try:
@@ -79,7 +80,7 @@ def agent_config(processes: int, folder: str) -> Any:
 
 @contextmanager
 def passing_signals_on(outcomes: Outcomes) -> Iterator[list[signal.Signals]]:
-    """Pass Ctrl-C and SIGTERM on to the ranks, which finish their step and save. Yields the signals that came."""
+    """Pass Ctrl-C, SIGTERM and their like on to the ranks, which finish their step and save. Yields the signals that came."""
     received: list[signal.Signals] = []
     if threading.current_thread() is not threading.main_thread():
         yield received  # only a main thread may handle signals
@@ -89,7 +90,8 @@ def passing_signals_on(outcomes: Outcomes) -> Iterator[list[signal.Signals]]:
         received.append(signal.Signals(number))
         outcomes.send(signal.Signals(number))
 
-    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
+    numbers = [number for number in PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in numbers}
     before[signal.SIGQUIT] = signal.getsignal(signal.SIGQUIT)  # the agent takes it
     try:
         yield received
@@ -107,7 +109,7 @@ def raise_first(
     if received or (len(stops) == len(ended) and not exit_codes):
         number = received[0] if received else signal.Signals(stops[0].exit_code - 128)
         message = next((outcome.message for outcome in stops if outcome.rank == 0), f"stopped by {number.name}.")
-        raise KeyboardInterrupt(message) if number is signal.SIGINT else SystemExit(128 + number)
+        raise KeyboardInterrupt(message) if number is signal.SIGINT else SystemExit(signal_exit_code(number))
     # Those that ended before the agent ended the others come first.
     rank, code = next(iter(exit_codes.items()), (0, 0))
     if code < 0 and rank not in {outcome.rank for outcome in ended}:

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import final
 
+from alignkit.errors import signal_exit_code
+from alignkit.redaction import redacted
 from alignkit.run_dir import RunDir
 
 FOLDER = "ranks"
@@ -84,7 +86,7 @@ class Outcomes:
         draft.write_text(str(os.getpid()))
         draft.replace(self.folder / f"{rank}.pid")
         if (self.folder / STOP).exists():
-            raise SystemExit(128 + int((self.folder / STOP).read_text()))
+            raise SystemExit(signal_exit_code(signal.Signals(int((self.folder / STOP).read_text()))))
 
     def send(self, number: signal.Signals) -> None:
         """Pass a signal on to all ranks, also to those that are yet to arrive."""
@@ -97,7 +99,7 @@ class Outcomes:
 
     def write(self, rank: int, error: BaseException, code: int, message: str) -> Outcome:
         """Leave word of this rank's end."""
-        trace = "".join(traceback.format_exception(error))
+        trace = redacted("".join(traceback.format_exception(error)))
         outcome = Outcome(rank=rank, error=type(error).__name__, exit_code=code, message=message, trace=trace, time=time.time())
         draft = self.folder / f"{rank}.json.part"
         draft.write_text(json.dumps(asdict(outcome)) + "\n", encoding="utf-8")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO, cast, final
 
 OUTPUT = 1
 ERRORS = 2
@@ -42,9 +42,63 @@ def output_in(file: Path) -> Iterator[None]:
             os.dup2(target.fileno(), descriptor)
         stack.callback(flush)
         # Streams that a caller has put in the place of Python's own write to no descriptor.
-        stack.enter_context(redirect_stdout(target))
-        stack.enter_context(redirect_stderr(target))
+        stack.enter_context(redirect_stdout(steady(target)))
+        stack.enter_context(redirect_stderr(steady(target)))
         yield
+
+
+@final
+class Steady:
+    """A stream that takes what it can: a reader that has gone (`| head`), a terminal that was closed and a full disk end no run."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, or drop what nobody reads."""
+        try:
+            self._stream.write(text)
+        except OSError as error:
+            self._lose(error)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write them all."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Flush, or drop what nobody reads."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._lose(error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _lose(self, error: OSError) -> None:
+        """Where there is no reader any more, Python would complain once again when it ends and closes the stream."""
+        if isinstance(error, BrokenPipeError):
+            with suppress(OSError, ValueError):
+                descriptor = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(descriptor, self._stream.fileno())
+                os.close(descriptor)
+
+
+def steady(stream: TextIO) -> TextIO:
+    """The stream, through a `Steady`."""
+    return cast(TextIO, Steady(stream))
+
+
+@contextmanager
+def steady_output() -> Iterator[None]:
+    """Whatever becomes of who reads what is printed inside, the work goes on."""
+    with redirect_stdout(steady(sys.stdout)), redirect_stderr(steady(sys.stderr)):
+        try:
+            yield
+        finally:
+            flush()
 
 
 @contextmanager
@@ -55,5 +109,9 @@ def own_terminal() -> Iterator[TextIO]:
     except io.UnsupportedOperation:
         yield sys.stdout
         return
-    with os.fdopen(os.dup(descriptor), "w", encoding=sys.stdout.encoding, buffering=1) as terminal:
-        yield terminal
+    terminal = os.fdopen(os.dup(descriptor), "w", encoding=sys.stdout.encoding, buffering=1)
+    try:
+        yield steady(terminal)
+    finally:
+        with suppress(OSError):
+            terminal.close()

@@ -6,23 +6,27 @@ import os
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
-from alignkit.job import DONE, INTERRUPTED, TERMINATED, ending, train_here
+from alignkit.job import DONE, STOPPED_BY, ending, train_here
 from alignkit.launching.outcomes import Outcomes
-from alignkit.launching.output import flush, send_output
+from alignkit.launching.output import flush, send_output, steady_output
 from alignkit.launching.placement import Placement, placement
-from alignkit.resumption import read_settings
+from alignkit.resuming.resumption import read_settings
 from alignkit.run_dir import RunDir
+from alignkit.run_lock import one_of_several
 from alignkit.settings import RunSettings
 
 RESUME = "--resume"
+CODE = "--allow-code="
 COURTESY = 2.0
 """Seconds that a rank which lost another one waits, so that the one to blame is the first to end."""
 ORPHAN_CHECK = 5.0
 """Seconds between two looks at whether the process that started this one is still there."""
 
 
+@steady_output()
 def main() -> int:
     """Train as one rank and leave word of how it went.
 
@@ -37,20 +41,22 @@ def main() -> int:
         outcomes.arrive(rank)
         if rank > 0:
             send_output(outcomes.log(rank), errors=True)
-        settings = read_settings(run)
+        allowed = [argument.removeprefix(CODE) for argument in sys.argv[2:] if argument.startswith(CODE)]
+        settings = read_settings(run, allow_code=allowed)
         place = placement(settings.hardware)
         assert place is not None, "started by hand"
         share_cores(settings, place)
         # As TORCH_CPP_LOG_LEVEL says, if the user did: DDP, for one, warns on stderr of each step's search for unused parameters.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-        train_here(settings, run, resume=RESUME in sys.argv[2:])
+        with one_of_several(run.path) if rank == 0 else nullcontext():
+            train_here(settings, run, resume=RESUME in sys.argv[2:])
     except BaseException as error:
         code, message = ending(error)
         if outcomes.write(rank, error, code, message).is_consequence:
             time.sleep(COURTESY)
         flush()
         # At once: what Python or a library does on its way out may wait for ranks that do not answer.
-        os._exit(DONE if code in (INTERRUPTED, TERMINATED) else code)
+        os._exit(DONE if code in STOPPED_BY else code)
     return DONE
 
 

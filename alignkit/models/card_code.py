@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -10,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from alignkit.loss_settings import HeadSettings
 from alignkit.models.texts import CHAT, DIALOGUE, PLAIN, Texts
+from alignkit.terminal import visible
 
 MOST_NEW_TOKENS = 64
 """Of the answer that the code of a card samples."""
@@ -100,7 +102,7 @@ def scoring_code(
         "lm = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()",
         "tokenizer = AutoTokenizer.from_pretrained(model)",
         f"prompt, completion = {prompt!r}, {completion!r}",
-        f"ids = {writing.ids(writing.whole, writing.end)}  # {end} ends it",
+        f"ids = {writing.ids(writing.whole, writing.end)}  # {visible(str(end))} ends it",
     ]
     if any(head.tokens == "attention" for head in heads):
         asked = writing.ids(writing.prompt, -1)
@@ -119,7 +121,7 @@ def head_lines(head: HeadSettings, *, last_only: bool) -> list[str]:
     """From `states`, or `layers` where any head reads others than the last, to the score of one head, which is printed."""
 
     def weight(name: str) -> str:
-        return f'heads["{head.name}.{name}"]'
+        return f"heads[{json.dumps(f'{head.name}.{name}')}]"
 
     lines = []
     if len(head.layers) > 1:
@@ -148,4 +150,4 @@ def head_lines(head: HeadSettings, *, last_only: bool) -> list[str]:
         gated = "(value * torch.nn.functional.silu(gate))"
         lines.append(f"state = torch.tanh({weight('pooler.map.down.weight')} @ {gated} + {weight('pooler.map.down.bias')})")
         state = "state"
-    return [*lines, f'print("{head.name}", ({weight("score.weight")} @ {state}).item())']
+    return [*lines, f"print({json.dumps(head.name)}, ({weight('score.weight')} @ {state}).item())"]

@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
 from alignkit.data.dropping import REASONS
+from alignkit.markdown import code, escaped, fenced
 from alignkit.metrics import VALIDATION, metric
 from alignkit.models.location import BUILTIN, is_here
 from alignkit.rollout_settings import NO_SCORER
@@ -33,7 +35,7 @@ LIBRARIES = ("alignkit", "torch", "transformers", "tokenizers", "peft", "lightni
 
 def name_of_model(path: str) -> str:
     """A model's name without the folders of this machine: `gpt2`, `owner/name`, or a run's own name for its `model/`."""
-    return f"`{without_folders(path)}`"
+    return code(without_folders(path))
 
 
 def without_folders(value: str) -> str:
@@ -56,7 +58,7 @@ def data_section(settings: RunSettings, results: Mapping[str, Scalar]) -> str:
     data = settings.dataset
     parts = data.options.get("parts")
     sources = {name: part for name, part in parts.items()} if isinstance(parts, Mapping) else {data.name: asdict(data)}
-    lines = [f"- `{name}`: {origin(part)}" for name, part in sources.items()]
+    lines = [f"- {code(str(name))}: {origin(part)}" for name, part in sources.items()]
     counts = {name.removeprefix(DATA): value for name, value in results.items() if name.startswith(DATA) and value}
     lines += [f"- {counts[name]:,} {words}" for name, words in COUNTS.items() if name in counts]
     lines += [f"- {counts[name]:,} left out: {words}" for name, words in REASONS.items() if name in counts]
@@ -66,19 +68,21 @@ def data_section(settings: RunSettings, results: Mapping[str, Scalar]) -> str:
 
 def origin(part: Mapping[str, Any]) -> str:
     """Format of a data set, and the file or hub id that it was read from."""
+    source = escaped(str(part["source"]))
     if part.get("path"):
-        return f"{part['source']}, from the file `{Path(str(part['path'])).name}`"
+        return f"{source}, from the file {code(Path(str(part['path'])).name)}"
     if part.get("hub"):
         named = ", ".join(str(part[key]) for key in ("subset", "split") if part.get(key))
-        return f"{part['source']}, [{part['hub']}](https://huggingface.co/datasets/{part['hub']}) ({named})"
-    return f"{part['source']}, generated"
+        hub = str(part["hub"])
+        return f"{source}, [{escaped(hub)}](https://huggingface.co/datasets/{quote(hub)}) ({escaped(named)})"
+    return f"{source}, generated"
 
 
 def objective_section(settings: RunSettings, results: Mapping[str, Scalar]) -> str:
     """The formula, and every number that was chosen."""
     formula = str(results.get("formula", settings.loss.name))
     chosen = yaml.safe_dump(hyper_parameters(settings), sort_keys=False, allow_unicode=True, width=120)
-    return f"## Objective\n\n```\n{formula}\n```\n\n```yaml\n{chosen}```"
+    return f"## Objective\n\n{fenced(formula)}\n\n{fenced(chosen.rstrip(), 'yaml')}"
 
 
 def hyper_parameters(settings: RunSettings) -> dict[str, Any]:
@@ -147,7 +151,7 @@ def versions_section(results: Mapping[str, Scalar]) -> str:
     lines = [f"- {name} {version}" for name in LIBRARIES if (version := installed(name))] + [f"- Python {platform.python_version()}"]
     for key, words in (("policy_fingerprint", "weights before the first step"), ("reference_fingerprint", "weights of the reference")):
         if results.get(key):
-            lines.append(f"- {words}: `{results[key]}`")
+            lines.append(f"- {words}: {code(str(results[key]))}")
     return "\n".join(["## Versions", "", *lines])
 
 
@@ -172,5 +176,5 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def line(cells: Sequence[str]) -> str:
-    """One row; a `|` inside a cell would end it."""
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    """One row."""
+    return "| " + " | ".join(map(escaped, cells)) + " |"

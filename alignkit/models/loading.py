@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -24,7 +24,15 @@ from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from alignkit.errors import UserError
-from alignkit.models.location import locate
+from alignkit.models.arriving import arriving
+from alignkit.models.chat_templates import check_templates
+from alignkit.models.foreign_model import check_adapter, check_model, code_of
+from alignkit.models.location import is_packaged, locate
+from alignkit.models.soundness import READING_ERRORS, check_architecture, check_finite, check_layers_complete
+
+FETCHED = ("penalty_alpha", "dola_layers", "constraints", "force_words_ids", "num_beam_groups", "custom_generate")
+"""Settings of `generation_config.json` for which transformers would fetch code from the hub."""
+PICKLES = "for it can run code. Where you trust it, load it with transformers once and save it by save_pretrained, as safetensors."
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -38,11 +46,13 @@ def base_of(where: str, path: str) -> str | None:
     """
     try:
         file = find_adapter_config_file(path)
-        named = json.loads(Path(file).read_text(encoding="utf-8")).get("base_model_name_or_path") if file else None
-    except (OSError, ValueError, AttributeError) as error:
+        config = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+        named = config.get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{where} = {path!r}: its adapter_config.json cannot be read ({_first_line(error)})") from None
     if file is None:
         return None
+    check_adapter(where, path, config)
     if (Path(path) / "config.json").is_file():
         raise UserError(f"{where} = {path!r}: holds a model and an adapter. Move config.json or adapter_config.json elsewhere.")
     if not isinstance(named, str) or not named:
@@ -56,21 +66,22 @@ def base_of(where: str, path: str) -> str | None:
     return base
 
 
-def load_config(where: str, path: str) -> PretrainedConfig:
+@arriving
+def load_config(where: str, path: str, /) -> PretrainedConfig:
     """The configuration alone: cheap, so that a model that cannot work is refused before its weights are read.
 
     Raises:
         UserError: when the folder is no causal language model, or its weights are quantised.
     """
     path = base_of(where, path) or path
+    check_model(where, path)
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except (*READING_ERRORS, StrictDataclassError) as error:
+        if (code := code_of(path)) is not None:
+            raise UserError(f"{where} = {path!r}: needs code from its own folder ({code}), which alignkit does not run.") from None
         raise UserError(f"{where} = {path!r}: not a model that can be read ({_first_line(error)})") from None
-    if config.is_encoder_decoder:
-        raise UserError(
-            f"{where} = {path!r}: a {config.model_type} is an encoder-decoder. Type model.path=FOLDER of a causal language model."
-        )
+    check_architecture(where, path, config)
     if getattr(config, "quantization_config", None) is not None:
         raise UserError(f"{where} = {path!r}: quantised weights cannot be trained. Take the unquantised model.")
     return config
@@ -86,6 +97,7 @@ def load_lm(where: str, path: str, dtype: torch.dtype) -> PreTrainedModel:
     if base is None:
         return _load_weights(where, path, dtype=dtype)
     lm = _merge_adapter(where, path, _load_weights(f"{where}: base model", base, dtype=torch.float32))
+    check_finite(where, path, lm)
     for parameter in lm.parameters():  # buffers stay as they are, which is how a model is loaded in a type
         parameter.data = parameter.data.to(dtype)
     return lm
@@ -124,7 +136,8 @@ def check_quantization(device: str) -> None:
         raise UserError("model.quantize = 'nf4': bitsandbytes is not installed. Type pip install bitsandbytes, or model.quantize=null.")
 
 
-def load_tokenizer(where: str, path: str) -> PreTrainedTokenizerBase:
+@arriving
+def load_tokenizer(where: str, path: str, /) -> PreTrainedTokenizerBase:
     """The model's tokenizer.
 
     Raises:
@@ -135,12 +148,16 @@ def load_tokenizer(where: str, path: str) -> PreTrainedTokenizerBase:
         source = base
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError, TypeError) as error:
+    except (*READING_ERRORS, StrictDataclassError) as error:
+        if (code := code_of(source)) is not None:
+            raise UserError(f"{where} = {path!r}: its tokenizer needs code from its own folder ({code}), which is not run.") from None
         raise UserError(f"{where} = {path!r}: no tokenizer can be loaded ({_first_line(error)})") from None
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         # Without files some model types get an empty tokenizer, and no word is said.
         raise UserError(f"{where} = {path!r}: no tokenizer comes with the model. Copy its files there, e.g. tokenizer.json.")
+    if tokenizer.chat_template is not None and not is_packaged(source):
+        check_templates(f"{where} = {path!r}", tokenizer.chat_template, tokenizer.special_tokens_map)
     return tokenizer
 
 
@@ -159,18 +176,29 @@ def check_fit(where: str, config: PretrainedConfig, tokenizer: PreTrainedTokeniz
         )
 
 
-def _load_weights(where: str, path: str, **options: Any) -> PreTrainedModel:
+@arriving
+def _load_weights(where: str, path: str, /, **options: Any) -> PreTrainedModel:
+    check_model(where, path)
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=False, output_loading_info=True, **options)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **options
+        )
+    except (*READING_ERRORS, StrictDataclassError) as error:
+        if any(_has_file(path, f"pytorch_model.bin{end}") for end in ("", ".index.json")):
+            raise UserError(f"{where} = {path!r}: its weights are a pickle, {PICKLES}") from None
         raise UserError(f"{where} = {path!r}: the weights cannot be loaded ({_first_line(error)})") from None
     lm: PreTrainedModel = loaded[0]
+    for key in FETCHED:
+        if getattr(lm.generation_config, key, None) is not None:
+            setattr(lm.generation_config, key, None)
     report: dict[str, Any] = loaded[1]
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise UserError(
             f"{where} = {path!r}: {len(missing)} weights are missing and would be random, e.g. {missing[0]}. Type model.path=FOLDER."
         )
+    check_layers_complete(where, path, lm.config, report["unexpected_keys"])
+    check_finite(where, path, lm)
     return lm
 
 
@@ -180,6 +208,8 @@ def _merge_adapter(where: str, path: str, lm: PreTrainedModel) -> PreTrainedMode
     from peft.tuners.tuners_utils import BaseTuner
     from peft.utils import load_peft_weights
 
+    if not _has_file(path, "adapter_model.safetensors"):
+        raise UserError(f"{where} = {path!r}: holds no adapter_model.safetensors. A pickle is not read, {PICKLES}")
     try:
         given = set(load_peft_weights(path, device="cpu"))
         with warnings.catch_warnings(action="ignore"):  # of peft; what matters in them is checked below
@@ -190,7 +220,7 @@ def _merge_adapter(where: str, path: str, lm: PreTrainedModel) -> PreTrainedMode
             if not isinstance(adapted.base_model, BaseTuner):
                 raise ValueError("it is no change of weights")
             merged: PreTrainedModel = adapted.base_model.merge_and_unload()  # type: ignore[assignment]
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+    except READING_ERRORS as error:
         name = lm.name_or_path
         raise UserError(f"{where} = {path!r}: the adapter cannot be merged into its base model {name!r} ({_first_line(error)})") from None
     merged.name_or_path = path
@@ -202,5 +232,5 @@ def _has_file(path: str, name: str) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    lines = str(error.__cause__ if isinstance(error, StrictDataclassError) else error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

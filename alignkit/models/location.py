@@ -30,10 +30,17 @@ def locate(where: str, path: str) -> str:
         if not any((local / name).is_file() for name in CONFIGS):
             raise UserError(f"{where} = {path!r}: no Hugging Face model folder, for it holds no {CONFIGS[0]}. Type model.path=FOLDER.")
         return str(local)
+    if local.exists():
+        raise UserError(f"{where} = {path!r}: is a file; a model is a folder. Type model.path=FOLDER.")
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise UserError(f"{where} = {path!r}: there is no such folder (looked at {local.absolute()}). Type model.path=FOLDER.")
     _require_hub(where, path)
     return path
+
+
+def is_packaged(path: str) -> bool:
+    """Whether a path is of a model that alignkit ships."""
+    return Path(path).is_relative_to(Path(str(importlib.resources.files("alignkit"))))
 
 
 def is_here(path: str) -> bool:

@@ -12,6 +12,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedTokenizerBase
 
 from alignkit.loss_settings import HeadSettings
+from alignkit.markdown import code as inline
+from alignkit.markdown import escaped, fenced
 from alignkit.metrics import VALIDATION
 from alignkit.models.card_code import sampling_code, scoring_code
 from alignkit.models.card_sections import (
@@ -94,9 +96,9 @@ def read_facts(
 def model_card(facts: CardFacts) -> ModelCard:
     """Metadata and text, as huggingface_hub reads them."""
     settings = facts.settings
-    how = f"trained with {settings.loss.name} on {settings.dataset.name}"
+    how = f"trained with {escaped(settings.loss.name)} on {escaped(settings.dataset.name)}"
     sections = [
-        f"# {title(facts)}\n\n{name_of_model(settings.model.path)}, {how} by alignkit."
+        f"# {escaped(title(facts))}\n\n{name_of_model(settings.model.path)}, {how} by alignkit."
         + (" This folder holds an adapter of low rank; the base model is loaded with it." if facts.adapter else ""),
         use_section(facts),
         heads_section(facts),
@@ -162,7 +164,7 @@ def use_section(facts: CardFacts) -> str:
     code = sampling_code(facts.texts, facts.tokenizer, facts.repository or HERE)
     needs = "Needs transformers and peft." if facts.adapter else "Needs transformers."
     seen = "" if facts.repository is not None else " The paths are as seen from this folder."
-    return f"## Use\n\n{needs}{seen}\n\n```python\n{code}\n```"
+    return f"## Use\n\n{needs}{seen}\n\n{fenced(code, 'python')}"
 
 
 def heads_section(facts: CardFacts) -> str:
@@ -172,7 +174,7 @@ def heads_section(facts: CardFacts) -> str:
     scoring = [head_settings(name, entry) for name, entry in facts.heads.items() if entry.get("reads") != PREDICTING]
     place = "" if facts.repository is not None else f"{BESIDE}/"
     lines = [f"`{place}heads.safetensors` holds the weights of the heads, `{place}heads.json` how they read:", ""]
-    lines += [f"- `{name}`: {head_line(entry)}" for name, entry in facts.heads.items()]
+    lines += [f"- {inline(name)}: {head_line(entry)}" for name, entry in facts.heads.items()]
     if scoring and facts.texts is not None:
         weights = f"{place}heads.safetensors"
         code = scoring_code(
@@ -183,7 +185,7 @@ def heads_section(facts: CardFacts) -> str:
             weights=weights,
             is_repository=facts.repository is not None,
         )
-        lines += ["", scores_line(scoring), "", f"```python\n{code}\n```"]
+        lines += ["", scores_line(scoring), "", fenced(code, "python")]
     lines += [
         "",
         "With alignkit: `alignkit.models.export.load_aligned(FOLDER)` gives `lm`, `tokenizer`, `heads`; `.score(prompts, completions)`.",
@@ -193,12 +195,11 @@ def heads_section(facts: CardFacts) -> str:
 
 def head_line(entry: Mapping[str, Any]) -> str:
     """What one head reads, through what, and how its scores are brought to a common scale."""
-    line = f"{entry['reads']}; pooler {entry['pooler']}"
+    line = f"{escaped(str(entry['reads']))}; pooler {escaped(str(entry['pooler']))}"
     if "gain" not in entry:
         return line
-    return (
-        f"{line}; {shown(entry['gain'])} * score {shown(entry['bias'], sign=True)} has mean 0 and variance 1 over samples of the base model"
-    )
+    gain, bias = shown(float(entry["gain"])), shown(float(entry["bias"]), sign=True)
+    return f"{line}; {gain} * score {bias} has mean 0 and variance 1 over samples of the base model"
 
 
 def scores_line(heads: list[HeadSettings]) -> str:

@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from alignkit.errors import UserError
 from alignkit.models.backbone import Backbone
+from alignkit.models.soundness import READING_ERRORS
 
 
 def skeleton(path: str, config: PretrainedConfig) -> Backbone:
@@ -18,5 +19,6 @@ def skeleton(path: str, config: PretrainedConfig) -> Backbone:
     try:
         with torch.device("meta"):
             return Backbone(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
-    except ValueError as error:
-        raise UserError(f"model.path = {path!r}: no causal language model ({str(error).partition(chr(10))[0][:200]})") from None
+    except READING_ERRORS as error:
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+        raise UserError(f"model.path = {path!r}: no causal language model can be built by its config.json ({reason})") from None

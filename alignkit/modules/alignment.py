@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, cast, final
 
@@ -25,7 +27,7 @@ from alignkit.metrics import (
     TRAIN,
     VALIDATION,
 )
-from alignkit.models.reference import MovingReference, Reference
+from alignkit.models.reference import Reference
 from alignkit.modules.counted_means import CountedMeans
 from alignkit.modules.diagnostics import Diagnostics
 from alignkit.modules.forward import Forward, Parts
@@ -71,20 +73,27 @@ class AlignmentModule(SteppingModule):
         begun = time.perf_counter()
         optimizer, schedule = cast(LightningOptimizer, self.optimizers()), cast(LRScheduler, self.lr_schedulers())
         self.objective.before_step(step, self.forward_of)
+        losses, metrics = [], []
         for number, batch in enumerate(step.micro_batches, 1):
             evaluation = self.evaluate(batch)
-            self.learn_from(self.objective.loss(evaluation, step), is_last=number == len(step.micro_batches))
-            self.train_means.update(evaluation.metrics)
+            loss = self.objective.loss(evaluation, step)
+            self.learn_from(loss, is_last=number == len(step.micro_batches))
+            losses.append(loss.detach())
+            metrics.append(evaluation.metrics)
             self._positions += batch.input_ids.numel()
-        self.objective.after_step()
         norm = self.clip_gradients_by_norm()
         rate = optimizer.param_groups[0]["lr"]
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        self.steps_done += 1
-        if isinstance(self.reference, MovingReference):
-            self.reference.after_step(self.steps_done, self.backbone)
+        counts = step.global_counts
+        taken = self.may_step(losses, norm, step.micro_batches, lambda: {"counts": counts, "terms": self.objective.state()})
+        if taken:
+            self.objective.after_step()
+            for of_batch in metrics:
+                self.train_means.update(of_batch)
+            optimizer.step()
+            optimizer.zero_grad()
+        else:
+            self.objective.forget_step()
+        self.move_on(schedule)
         self.examples_done += step.count("examples", None)
         self.completions_done += step.count("completions", None)
         self.tokens_done += step.tokens
@@ -93,7 +102,7 @@ class AlignmentModule(SteppingModule):
         self._filled += step.filled
         self._clock += time.perf_counter() - begun
         if self.steps_done % self.recipe.log_every == 0 or self.steps_done == self.recipe.steps:
-            self._log_training(rate, norm)
+            self._log_training(rate, norm if taken else None)
 
     def validation_step(self, batch: PackedBatch, index: int) -> Mapping[str, Tensor]:
         """Takes in a micro-batch; returns its metrics, one value a pair or completion, for callbacks."""
@@ -122,12 +131,16 @@ class AlignmentModule(SteppingModule):
         self.diagnostics.load_state(checkpoint[START])
         self.train_means.load_state(checkpoint[MEANS])
 
-    def _log_training(self, rate: float, norm: float) -> None:
-        values = self.objective.with_total(self.train_means.compute())
+    def _log_training(self, rate: float, norm: float | None) -> None:
+        # Where every step of the window was left out there is nothing to tell, and torchmetrics would warn of it.
+        with nullcontext() if self.train_means.update_called else warnings.catch_warnings(action="ignore"):
+            means = self.train_means.compute()
+        values = self.objective.with_total(means) if means else {}
         filled, positions = sum_over_ranks(torch.tensor([self._filled, self._positions])).tolist()
         values |= {
             LEARNING_RATE: rate,
-            GRADIENT_NORM: norm,
+            **({} if norm is None else {GRADIENT_NORM: norm}),
+            **self.guard.metrics(),
             TOKENS_PER_SECOND: self._tokens / self._clock,
             PADDING_FRACTION: 1.0 - filled / positions,
         }

@@ -16,7 +16,6 @@ from alignkit.batches import PackedBatch
 from alignkit.data.examples import EncodedExample
 from alignkit.data.packing import Packing
 from alignkit.data.steps import share_of
-from alignkit.errors import UserError
 from alignkit.losses.rollout_outputs import PolicyTokens
 from alignkit.metrics import (
     CLIPPED_SCORES,
@@ -26,6 +25,7 @@ from alignkit.metrics import (
     TERMINATED,
     TERMINATOR_PENALTY,
 )
+from alignkit.modules.sample_faults import SampleError, distinct
 from alignkit.ranks import gather, reader, readers
 from alignkit.rollout import Rollout, in_order
 from alignkit.rollout_settings import RewardSettings
@@ -112,11 +112,19 @@ class Collector:
             return self.worth(answers)
         own = own_places(len(answers.examples))
         found: dict[str, list[Tensor]] = {}
+        fault: SampleError | None = None
         if own:
             counts = [len(answers.examples[place].completion_ids) for place in own]
-            scores, metrics = self.worth(self.answers(tuple(answers.examples[place] for place in own)))
-            found = {name: list(values.cpu().split(counts)) for name, values in {OWN_SCORES: scores, **metrics}.items()}
+            try:
+                scores, metrics = self.worth(self.answers(tuple(answers.examples[place] for place in own)))
+                found = {name: list(values.cpu().split(counts)) for name, values in {OWN_SCORES: scores, **metrics}.items()}
+            except SampleError as error:
+                places = tuple(own[place] for place in error.places)
+                fault = SampleError(str(error), why=error.why, examples=answers.examples, places=places)
         parts = gather(found)
+        for found_by_one in gather(fault):
+            if found_by_one is not None:
+                raise found_by_one
         count, everyone = len(answers.examples), len(parts)
         values = {name: torch.cat([parts[place % everyone][name][place // everyone] for place in range(count)]) for name in parts[0]}
         return values.pop(OWN_SCORES), values
@@ -125,13 +133,20 @@ class Collector:
         """[C] scores after clipping and penalties, and what they are made of, [C] by metric name.
 
         Raises:
-            UserError: when the scorer says what is no number.
+            SampleError: when the scorer says what is no number.
         """
         said = self.scorer(answers)
         if not said.total.isfinite().all():
-            worst = int((~said.total.isfinite()).nonzero()[0, 0])
-            raise UserError(
-                f"scorer: the score of {answers.completions[worst][:200]!r} is {float(said.total[worst])}, not a finite number."
+            bad = (~said.total.isfinite()).nonzero()[:, 0].cpu()
+            worst, score = int(bad[0]), float(said.total[bad[0]])
+            owners = torch.arange(len(answers.examples)).repeat_interleave(
+                torch.tensor([len(example.completion_ids) for example in answers.examples])
+            )
+            raise SampleError(
+                f"scorer: the score of {answers.completions[worst][:200]!r} is {score}, not a finite number.",
+                why=f"the score of a sample is {score}",
+                examples=answers.examples,
+                places=distinct(owners[bad]),
             )
         lengths, cut = answers.lengths.float(), (~answers.finished).float()
         metrics = {LENGTH: lengths, TERMINATED: 1 - cut}

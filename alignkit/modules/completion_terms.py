@@ -61,7 +61,7 @@ class MismatchTerm(LabelledTerm[MismatchLevelLoss]):
 
     def __init__(self, loss: MismatchLevelLoss, place: Place) -> None:
         super().__init__(loss, place)
-        self._level = torch.zeros((), dtype=torch.float64)
+        self._level = self._before = torch.zeros((), dtype=torch.float64)
 
     def level(self, like: Tensor) -> Tensor:
         return self._level.to(like)
@@ -77,7 +77,11 @@ class MismatchTerm(LabelledTerm[MismatchLevelLoss]):
         if not sums:
             return
         total, count = sum_over_ranks(torch.stack(sums).sum(0)).unbind()
+        self._before = self._level
         self._level = self.loss.level((total / count.clamp(min=1))[None])
+
+    def forget_step(self) -> None:
+        self._level = self._before
 
     def state(self) -> dict[str, Any]:
         return {"level": float(self._level)}
@@ -105,6 +109,10 @@ class RunningTerm(LabelledTerm[RunningLevelLoss]):
     def after_step(self) -> None:
         for level in self._levels.values():
             level.move()
+
+    def forget_step(self) -> None:
+        for level in self._levels.values():
+            level.forget()
 
     def state(self) -> dict[str, Any]:
         return {str(label): level.state() for label, level in self._levels.items()}

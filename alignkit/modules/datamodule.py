@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import final
 
 from lightning import LightningDataModule
@@ -39,9 +39,11 @@ class PreferenceDataModule(LightningDataModule):
         """Of all ranks, which are cut as one process cuts them."""
         self.steps_done = 0
         """Steps that a run has made before it was resumed: the loader goes on from there."""
+        self.left_out: Callable[[], int] = lambda: 0
+        """Batches that the run has left out until then."""
 
     def train_dataloader(self) -> DataLoader[StepBatch]:
-        return DataLoader(self.steps, batch_size=None, sampler=Onward(len(self.steps), self.steps_done))
+        return DataLoader(self.steps, batch_size=None, sampler=Onward(len(self.steps), self.steps_done, self.left_out()))
 
     def val_dataloader(self) -> DataLoader[PackedBatch]:
         steps, batches = self.steps, self.validation_batches
@@ -58,10 +60,11 @@ class PromptDataModule(LightningDataModule):
         self.steps = steps
         self.validation_prompts = [PromptBatch(0, validation)]
         self.steps_done = 0
-        """As in `PreferenceDataModule`."""
+        self.left_out: Callable[[], int] = lambda: 0
+        """Both as in `PreferenceDataModule`."""
 
     def train_dataloader(self) -> DataLoader[PromptBatch]:
-        return DataLoader(PromptSteps(self.steps), batch_size=None, sampler=Onward(len(self.steps), self.steps_done))
+        return DataLoader(PromptSteps(self.steps), batch_size=None, sampler=Onward(len(self.steps), self.steps_done, self.left_out()))
 
     def val_dataloader(self) -> DataLoader[PromptBatch]:
         return DataLoader(self.validation_prompts, batch_size=None, shuffle=False)  # type: ignore[arg-type]
@@ -69,14 +72,16 @@ class PromptDataModule(LightningDataModule):
 
 @final
 class Onward(Sampler[int]):
-    """Steps in order, without those that a run made before it was resumed. Its length is that of the whole run: Lightning counts on."""
+    """Batches in order, without those that a run read before it was resumed, or left out. Its length is that of the whole run: Lightning
+    counts on."""
 
-    def __init__(self, steps: int, steps_done: int) -> None:
+    def __init__(self, steps: int, steps_done: int, left_out: int = 0) -> None:
         self._steps = steps
         self._steps_done = steps_done
+        self._left_out = left_out
 
     def __len__(self) -> int:
         return self._steps
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self._steps_done, self._steps))
+        return iter(range(self._steps_done + self._left_out, self._steps + self._left_out))

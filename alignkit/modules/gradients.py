@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.distributed
@@ -77,3 +77,9 @@ def average_gradients(parameters: Sequence[nn.Parameter], group: torch.distribut
     flat /= torch.distributed.get_world_size(group)
     for parameter, mean in zip(used, flat.split([parameter.numel() for parameter in used]), strict=True):
         parameter.grad = mean.view_as(parameter).to(parameter.dtype)
+
+
+def all_finite(tensors: Iterable[object]) -> bool:
+    """Whether none holds NaN or an infinity, as far as this process has them; one wait for the device."""
+    flags = [local(tensor).isfinite().all() for tensor in tensors if isinstance(tensor, Tensor) and tensor.is_floating_point()]
+    return not flags or bool(torch.stack([flag.to(flags[0].device) for flag in flags]).all())

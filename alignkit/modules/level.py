@@ -42,6 +42,10 @@ class Level:
         self._value = self.decay * self._value + (1 - self.decay) * mean
         self._seen = []
 
+    def forget(self) -> None:
+        """Leave out what was observed since the last move."""
+        self._seen = []
+
     def state(self) -> dict[str, Any]:
         """What a resumed run must know."""
         return {"level": float(self._value)}

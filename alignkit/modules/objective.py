@@ -107,6 +107,11 @@ class Objective:
         for term in self.terms:
             term.after_step()
 
+    def forget_step(self) -> None:
+        """Let every term be as before a step that is not taken."""
+        for term in self.terms:
+            term.forget_step()
+
     def state(self) -> dict[str, Any]:
         """What a resumed run must know, by term."""
         return {term.place.name: state for term in self.terms if (state := term.state())}

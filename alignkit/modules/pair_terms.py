@@ -85,6 +85,9 @@ class AdaptivePairTerm(LogpsTerm[AdaptivePairLoss]):
     def after_step(self) -> None:
         self.level.move()
 
+    def forget_step(self) -> None:
+        self.level.forget()
+
     def state(self) -> dict[str, Any]:
         return self.level.state()
 
@@ -116,6 +119,9 @@ class SortedPairTerm(LogpsTerm[SortedPairLoss]):
         self._partners = {key: (chosen, rejected) for key, chosen, rejected in zip(keys, *partners, strict=True)}
 
     def after_step(self) -> None:
+        self._partners = {}
+
+    def forget_step(self) -> None:
         self._partners = {}
 
     def compare(self, forward: Forward, policy: PairLogps, selection: Selection) -> PairwiseOutput:

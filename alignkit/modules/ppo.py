@@ -25,8 +25,9 @@ from alignkit.metrics import (
     VALUE_CLIP_FRACTION,
     VALUE_LOSS,
 )
-from alignkit.modules.rollout_module import RolloutModule, Stream
-from alignkit.modules.stored import Minibatch, Stored, store
+from alignkit.modules.draws import Stream
+from alignkit.modules.rollout_module import RolloutModule
+from alignkit.modules.stored import Minibatch, Stored, as_data, store
 from alignkit.modules.tally import Tally
 from alignkit.ranks import reader, readers
 from alignkit.rollout import Rollout
@@ -46,7 +47,7 @@ class PPOModule(RolloutModule[RolloutLoss]):
 
     learns = RolloutLoss
 
-    def improve(self, rollout: Rollout, prompts: PromptBatch, optimizer: LightningOptimizer) -> None:
+    def improve(self, rollout: Rollout, prompts: PromptBatch, optimizer: LightningOptimizer) -> bool:
         stored = self.store(rollout)
         before = [tensor.clone() for tensor in stored.everything()] if self.steps_done == 0 else []
         order = torch.Generator().manual_seed(Stream.ORDER.seed(self.rollouts.seed, prompts.step))
@@ -55,6 +56,8 @@ class PPOModule(RolloutModule[RolloutLoss]):
         while passes < self.loss.epochs and not stop:
             for number, minibatch in enumerate(self.minibatches(rollout, prompts, order)):
                 seen = self._learn(stored, minibatch, optimizer, is_first=passes == number == 0)
+                if seen is None:
+                    return False
                 if self.loss.stop_kl is not None and seen.take()[APPROX_KL] > self.loss.stop_kl:
                     stop = True
                     break
@@ -62,6 +65,7 @@ class PPOModule(RolloutModule[RolloutLoss]):
         self.tally.add(EPOCHS, passes)
         if before:
             self._check_stored(before, stored)
+        return True
 
     def store(self, rollout: Rollout) -> Stored:
         """Advantages and weights of an update's samples."""
@@ -84,9 +88,10 @@ class PPOModule(RolloutModule[RolloutLoss]):
                 data_tokens=sum(len(example.completion_ids[0]) for example in data),
             )
 
-    def _learn(self, stored: Stored, minibatch: Minibatch, optimizer: LightningOptimizer, *, is_first: bool) -> Tally:
-        """One optimiser step; what was measured in it, which is in the module's own tally too."""
+    def _learn(self, stored: Stored, minibatch: Minibatch, optimizer: LightningOptimizer, *, is_first: bool) -> Tally | None:
+        """One optimiser step; what was measured in it, which is in the module's own tally too. None where the step was left out."""
         own, left = Tally(), len(minibatch.batches) + len(minibatch.data)
+        shares: list[Tensor] = []
         with self.frugal_gradients():
             for batch in minibatch.batches:
                 batch, left = move_data_to_device(batch, self.device), left - 1
@@ -94,21 +99,26 @@ class PPOModule(RolloutModule[RolloutLoss]):
                 output = self.loss(policy, stored.tokens(batch))
                 if is_first and batch.examples:
                     self._check_first(output)
-                self.learn_from(output.losses.sum() / minibatch.units, is_last=left == 0)
+                share = output.losses.sum() / minibatch.units
+                self.learn_from(share, is_last=left == 0)
+                shares.append(share.detach())
                 tally_output(own, output)
             for batch in minibatch.data:
                 batch, left = move_data_to_device(batch, self.device), left - 1
                 losses = -self.backbone.token_scores(self.backbone.hidden_states(batch), batch).logps
-                self.learn_from(self.loss.ptx_coefficient * losses.sum() / minibatch.data_tokens, is_last=left == 0)
+                share = self.loss.ptx_coefficient * losses.sum() / minibatch.data_tokens
+                self.learn_from(share, is_last=left == 0)
+                shares.append(share.detach())
                 own.add(PTX_LOSS, losses.detach())
-        self._step(optimizer)
+        if not self.step(optimizer, shares, [*minibatch.batches, *map(as_data, minibatch.data)], stored):
+            return None
         seen = own.of_all_ranks()
         self.tally.add_all(seen.state())
         return seen
 
     def _check_first(self, output: RolloutOutput) -> None:
         """At the first minibatch of an update nothing has moved yet: every ratio is 1."""
-        error = ratio_error(output, RATIO_TOLERANCE[self._products()], update=self.steps_done + 1)
+        error = ratio_error(output, RATIO_TOLERANCE[self.products], update=self.steps_done + 1)
         if self.steps_done == 0:
             self._certify("first_ratio_error", error)
             self._certify("first_approx_kl", float(output.approx_kl.max()))
@@ -125,7 +135,7 @@ class PPOModule(RolloutModule[RolloutLoss]):
         if self.rollouts.reference_is_policy:
             drift = float((stored.rollout.logps - stored.rollout.reference_logps).abs().max())
             self._certify("first_kl_error", drift)
-            if not drift <= RATIO_TOLERANCE[self._products()]:
+            if not drift <= RATIO_TOLERANCE[self.products]:
                 raise UserError(
                     f"rollout: policy and reference start as the same weights, but their log-probs differ by up to {drift:.3g} nats: they "
                     "are not one function."
@@ -139,7 +149,7 @@ def ratio_error(output: RolloutOutput, tolerance: float, *, update: int) -> floa
         UserError: when it is more than rounding.
     """
     error = float((2 * output.approx_kl).sqrt().max())
-    if not error <= tolerance:
+    if error > tolerance:  # one that is not finite is no matter of rounding, and is found in the loss
         raise UserError(
             f"rollout: before the first optimiser step of update {update} a ratio of policy to policy differs from 1 by {error:.3g} "
             f"(at most {tolerance:g} is rounding): something in the model is random (dropout?)."

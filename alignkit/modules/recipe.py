@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+from alignkit.divergence_settings import STOP_AT_ONCE, DivergenceSettings
 from alignkit.optimizer_settings import OptimizerSettings, ScheduleSettings
+from alignkit.settings import RunSettings
 
 
 @final
@@ -19,3 +21,16 @@ class Recipe:
     """Optimiser steps of the whole run."""
     log_every: int
     """Optimiser steps between training rows."""
+    divergence: DivergenceSettings = STOP_AT_ONCE
+    """What happens to a step whose numbers are not finite, or far out."""
+
+    @classmethod
+    def of(cls, settings: RunSettings) -> Recipe:
+        """That of a run."""
+        return cls(
+            optimizer=settings.optimizer,
+            schedule=settings.schedule,
+            steps=settings.steps,
+            log_every=settings.logger.every,
+            divergence=settings.divergence,
+        )

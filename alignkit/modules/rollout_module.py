@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from typing import Any, ClassVar, Generic, TypeVar, cast, final
 
 import torch
@@ -14,22 +14,20 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
-from alignkit.advantages import k3_estimates, next_kl_coefficient
+from alignkit.advantages import next_kl_coefficient
 from alignkit.batches import PackedBatch
+from alignkit.data.collate import micro_batches
 from alignkit.data.packing import Packing
 from alignkit.data.prompts import PromptBatch
 from alignkit.errors import UserError
-from alignkit.logps import completion_sums
 from alignkit.losses.rollout_families import RewardKLLoss, SampledLoss
 from alignkit.losses.rollout_outputs import PolicyTokens
 from alignkit.metrics import (
-    ENTROPY,
     GOLD,
     GOLD_STD,
     GRADIENT_NORM,
     KL,
     KL_COEFFICIENT,
-    KL_K3,
     LEARNING_RATE,
     RLHF_REWARD,
     SAMPLER_ERROR,
@@ -43,14 +41,18 @@ from alignkit.metrics import (
     VALIDATION,
 )
 from alignkit.models.backbone import Backbone
-from alignkit.models.reference import MovingReference
 from alignkit.models.shared_passes import SharedPasses
 from alignkit.modules.collector import Collected, Collector, read_tokens
+from alignkit.modules.draws import Stream
+from alignkit.modules.failures import Share, named
 from alignkit.modules.forward import Parts
 from alignkit.modules.held_out import distinctness, divergence
 from alignkit.modules.recipe import Recipe
+from alignkit.modules.sample_faults import SampleError, check_tokens
 from alignkit.modules.sampler_check import sampler_error
+from alignkit.modules.samples_tally import tally_samples
 from alignkit.modules.stepping import SteppingModule
+from alignkit.modules.stored import Stored
 from alignkit.modules.tally import Tally
 from alignkit.rollout import Rollout, joined
 from alignkit.rollout_settings import RolloutSettings
@@ -63,21 +65,6 @@ STATE = "alignkit/rollouts"
 SHOWN = (SCORES, RLHF_REWARD, KL)
 """What the progress bar shows."""
 LossT = TypeVar("LossT", bound=SampledLoss)
-
-
-@final
-class Stream(IntEnum):
-    """What is drawn in an update, each from a seed of its own."""
-
-    SAMPLES = 0
-    ORDER = 1
-    """Of minibatches."""
-    HELD_OUT = 2
-    """Samples, of a validation."""
-
-    def seed(self, run_seed: int, step: int) -> int:
-        """Of the generator in one step of a run."""
-        return ((run_seed * 1_000_003 + step) * len(Stream) + self) % 2**63
 
 
 @final
@@ -124,47 +111,56 @@ class RolloutModule(SteppingModule, Generic[LossT]):
         self.certificate: dict[str, float] = {}
         """What the first update was checked for, and how well it held."""
         self._earlier: list[Rollout] = []
+        self._prompts: tuple[int, ...] = ()
+        """Keys of the examples whose prompts are answered in this update."""
 
     @abstractmethod
-    def improve(self, rollout: Rollout, prompts: PromptBatch, optimizer: LightningOptimizer) -> None:
-        """Change the weights for the better of a rollout, and tally what is worth logging."""
+    def improve(self, rollout: Rollout, prompts: PromptBatch, optimizer: LightningOptimizer) -> bool:
+        """Change the weights for the better of a rollout, and tally what is worth logging. False where a step was left out: then the
+        rest of the update was too, for the same samples would come again."""
 
     def training_step(self, prompts: PromptBatch, index: int) -> None:
         begun = time.perf_counter()
         optimizer, schedule = cast(LightningOptimizer, self.optimizers()), cast(LRScheduler, self.lr_schedulers())
         rate = optimizer.param_groups[0]["lr"]
-        collected = self.collect(prompts)
+        self._prompts = tuple(prompt.key for prompt in prompts.examples)
+        collected: Collected | None = None
+        try:
+            collected = self.collect(prompts)
+        except SampleError as error:
+            self._leave_out(error)
         sampled = time.perf_counter()
-        self.improve(self.with_earlier(collected.rollout), prompts, optimizer)
-        schedule.step()
-        self._keep(collected.rollout)
-        self._tally(collected)
-        self._adapt(collected.rollout)
-        self.steps_done += 1
-        if isinstance(self.reference, MovingReference):
-            self.reference.after_step(self.steps_done, self.backbone)
-        tokens, seconds = len(collected.rollout.logps), time.perf_counter() - begun
-        self.examples_done += len(collected.rollout.scores)
-        self.completions_done += len(collected.rollout.scores)
-        self.tokens_done += tokens
+        if collected is not None:
+            if self.improve(self.with_earlier(collected.rollout), prompts, optimizer):
+                self._keep(collected.rollout)
+            self._tally(collected)
+            self._adapt(collected.rollout)
+        self.move_on(schedule)
+        seconds = time.perf_counter() - begun
         self.training_seconds += seconds
-        for name, value in (
-            (LEARNING_RATE, rate),
-            (TOKENS_PER_SECOND, tokens / seconds),
-            (SAMPLING_SECONDS, collected.seconds["sampling"]),
-            (SCORING_SECONDS, collected.seconds["scoring"]),
-            (UPDATE_SECONDS, seconds - (sampled - begun)),
-        ):
-            self.tally.add(name, value)
+        self.tally.add(LEARNING_RATE, rate)
+        if collected is not None:
+            tokens = len(collected.rollout.logps)
+            self.examples_done += len(collected.rollout.scores)
+            self.completions_done += len(collected.rollout.scores)
+            self.tokens_done += tokens
+            for name, value in (
+                (TOKENS_PER_SECOND, tokens / seconds),
+                (SAMPLING_SECONDS, collected.seconds["sampling"]),
+                (SCORING_SECONDS, collected.seconds["scoring"]),
+                (UPDATE_SECONDS, seconds - (sampled - begun)),
+            ):
+                self.tally.add(name, value)
         if self.steps_done % self.recipe.log_every == 0 or self.steps_done == self.recipe.steps:
-            values = self.tally.take()
+            values = self.tally.take() | self.guard.metrics()
             self.emit({TRAIN + name: value for name, value in values.items()})
-            self.log_dict({name: values[name] for name in SHOWN}, prog_bar=True, logger=False)
+            self.log_dict({name: values[name] for name in SHOWN if name in values}, prog_bar=True, logger=False)
 
     def collect(self, prompts: PromptBatch) -> Collected:
         """The rollout of an update.
 
         Raises:
+            SampleError: when a number of the samples is not finite.
             UserError: when samples were not drawn from what training computes.
         """
         with self.whole_models():
@@ -175,8 +171,9 @@ class RolloutModule(SteppingModule, Generic[LossT]):
                 read=self.read,
                 device=self.device,
             )
+        check_tokens(collected.rollout)
         elsewhere = self.rollouts.settings.samples_elsewhere
-        self.tally.add(SAMPLER_ERROR, sampler_error(collected.rollout, self._products(), elsewhere=elsewhere))
+        self.tally.add(SAMPLER_ERROR, sampler_error(collected.rollout, self.products, elsewhere=elsewhere))
         return collected
 
     def with_earlier(self, rollout: Rollout) -> Rollout:
@@ -219,7 +216,7 @@ class RolloutModule(SteppingModule, Generic[LossT]):
             if self.rollouts.gold is not None:
                 gold = self.rollouts.gold(collected.answers).total
         rollout, tally = collected.rollout, Tally()
-        self._tally_rollout(tally, collected)
+        tally_samples(tally, collected, kl_coefficient=self.kl_coefficient)
         values = tally.take() | divergence(rollout) | distinctness(collected.answers.completions)
         values |= {} if gold is None else {GOLD: float(gold.mean()), GOLD_STD: float(gold.std(correction=0))}
         values[SCORES_STD] = float(rollout.scores.std(correction=0))
@@ -254,11 +251,6 @@ class RolloutModule(SteppingModule, Generic[LossT]):
         values = {} if self.value_trunk is None else self.value_trunk.named_parameters(prefix=VALUE)
         return {**super().trunk_parameters(), **dict(values)}
 
-    def _products(self) -> torch.dtype:
-        """The type of matrix products, which decides what is rounding."""
-        kind = self.device.type
-        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.backbone.lm.dtype
-
     def _keep(self, rollout: Rollout) -> None:
         if self.rollouts.settings.reuse > 0:
             self._earlier = [rollout, *self._earlier][: self.rollouts.settings.reuse]
@@ -276,25 +268,33 @@ class RolloutModule(SteppingModule, Generic[LossT]):
             )
 
     def _tally(self, collected: Collected) -> None:
-        self._tally_rollout(self.tally, collected)
+        tally_samples(self.tally, collected, kl_coefficient=self.kl_coefficient)
         self.tally.add(SCORES_STD, float(collected.rollout.scores.std(correction=0)))
 
-    def _tally_rollout(self, tally: Tally, collected: Collected) -> None:
-        rollout = collected.rollout
-        log_ratios = rollout.logps - rollout.reference_logps
-        k3 = completion_sums(k3_estimates(log_ratios), rollout.completion_index, len(rollout.scores))
-        values: Mapping[str, Tensor] = {
-            SCORES: rollout.scores,
-            RLHF_REWARD: rollout.scores - self.kl_coefficient * rollout.kl,
-            KL: rollout.kl,
-            KL_K3: k3,
-            ENTROPY: -rollout.logps,
-            **collected.metrics,
-        }
-        for name, own in values.items():
-            tally.add(name, own)
-
-    def _step(self, optimizer: LightningOptimizer) -> None:
-        self.tally.add(GRADIENT_NORM, self.clip_gradients_by_norm())
+    def step(self, optimizer: LightningOptimizer, losses: Sequence[Tensor], batches: Sequence[PackedBatch], stored: Stored) -> bool:
+        """Take one optimiser step, unless its numbers forbid it; `losses` are the shares of `batches`. Whether it was taken."""
+        norm = self.clip_gradients_by_norm()
+        if not self.may_step(losses, norm, batches, lambda: self.known(stored)):
+            return False
+        self.tally.add(GRADIENT_NORM, norm)
         optimizer.step()
         optimizer.zero_grad()
+        return True
+
+    def suspected(self, batch: PackedBatch) -> tuple[int, ...]:
+        """The examples whose prompts were answered; those of earlier samples are not known any more."""
+        return tuple(-1 - key if key < 0 else self._prompts[key] for key in batch.example_keys if key < len(self._prompts))
+
+    def known(self, stored: Stored) -> dict[str, Any]:
+        """What a `Failure` holds of an update."""
+        sampled = {"kl_coefficient": self.kl_coefficient}
+        return {"rollout": stored.rollout.state(), "sampled": sampled, "prompts": self._prompts}
+
+    def _leave_out(self, error: SampleError) -> None:
+        """Do without an update whose samples cannot be learnt from."""
+        verdict, why = self.guard.judge_samples(error.why)
+        keys = tuple(self._prompts[place] for place in error.places)
+        batches = micro_batches(error.examples, self.rollouts.packing)
+        share = Share(batches=batches, losses=[], random=self._random)
+        why = f"{why} ({named(keys)})"
+        self.refuse(verdict, why, self.failure(verdict, why, keys, [share], loss=math.nan, norm=math.nan, prompts=self._prompts))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -81,3 +81,8 @@ def store(rollout: Rollout, loss: SampledLoss, settings: RolloutSettings, *, kl_
         if spread > 0:
             tally.add(EXPLAINED_VARIANCE, float(1 - (advantages.returns - rollout.values).var(correction=0) / spread))
     return Stored(rollout=rollout, advantages=advantages, weights=weights)
+
+
+def as_data(batch: PackedBatch) -> PackedBatch:
+    """A batch of the data's own completions with keys below zero: its examples are not those of a rollout with the same keys."""
+    return replace(batch, example_keys=tuple(-1 - key for key in batch.example_keys))

@@ -87,6 +87,9 @@ class Term(ABC, Generic[LossT]):
     def after_step(self) -> None:
         """Take in what the step has shown."""
 
+    def forget_step(self) -> None:
+        """Be as before the step, which is not taken: in the place of `after_step`."""
+
     def state(self) -> dict[str, Any]:
         """What a resumed run must know."""
         return {}

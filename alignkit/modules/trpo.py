@@ -46,15 +46,15 @@ class TRPOModule(RolloutModule[TRPO]):
 
     learns = TRPO
 
-    def improve(self, rollout: Rollout, prompts: PromptBatch, optimizer: LightningOptimizer) -> None:
+    def improve(self, rollout: Rollout, prompts: PromptBatch, optimizer: LightningOptimizer) -> bool:
         stored = store(rollout, self.loss, self.rollouts.settings, kl_coefficient=self.kl_coefficient, tally=self.tally)
         own = share_of(rollout.examples, self.rollouts.packing, reader(), readers())
         batches = [move_data_to_device(batch, self.device) for batch in own]
-        self.move_policy(stored, batches)
-        self.fit_values(stored, batches, optimizer)
+        return self.move_policy(stored, batches) is not None and self.fit_values(stored, batches, optimizer)
 
-    def move_policy(self, stored: Stored, batches: Sequence[PackedBatch]) -> float:
-        """Take the largest fraction of the step that gains within `loss.max_kl`; the fraction, 0 where none does and nothing changed.
+    def move_policy(self, stored: Stored, batches: Sequence[PackedBatch]) -> float | None:
+        """Take the largest fraction of the step that gains within `loss.max_kl`; the fraction, 0 where none does and nothing changed, None
+        where the gradient is not finite and the update is left out.
 
         Schulman et al. 2015, appendix C: the natural gradient by conjugate gradients, scaled to the bound, then a line search on the
         exact surrogate and KL.
@@ -62,6 +62,8 @@ class TRPOModule(RolloutModule[TRPO]):
         loss, parameters = self.loss, FlatParameters(self.backbone.parameters())
         old, states, embedding = parameters.read(), self._states(batches), self._embedding()
         gradient = sum_over_ranks(parameters.gradient(self._surrogates(stored, batches)))
+        if not self.may_step([], float(gradient.norm()), batches, lambda: self.known(stored)):
+            return None
         surrogate, _ = self._surrogate_and_kl(stored, batches, states, embedding)
 
         def kl_gradient(displacement: Tensor) -> Tensor:
@@ -90,25 +92,30 @@ class TRPOModule(RolloutModule[TRPO]):
             self.tally.add(name, number)
         return fraction
 
-    def fit_values(self, stored: Stored, batches: Sequence[PackedBatch], optimizer: LightningOptimizer) -> None:
-        """Steps of the value head towards the returns, read from the policy as it is now, which they do not train."""
+    def fit_values(self, stored: Stored, batches: Sequence[PackedBatch], optimizer: LightningOptimizer) -> bool:
+        """Steps of the value head towards the returns, read from the policy as it is now, which they do not train. Whether all were
+        taken."""
         returns = [tokens.returns for tokens in map(stored.tokens, batches)]
         states = self._states(batches)
         for _ in range(self.loss.value_epochs):
-            own = Tally()
+            own, shares = Tally(), []
             for number, (read, wanted) in enumerate(zip(states, returns, strict=True), 1):
                 assert wanted is not None
                 losses = self.loss.value_losses(self.heads.scores(VALUE, read), wanted)
-                self.learn_from(losses.sum() / len(stored.weights), is_last=number == len(states))
+                share = losses.sum() / len(stored.weights)
+                self.learn_from(share, is_last=number == len(states))
+                shares.append(share.detach())
                 own.add(VALUE_LOSS, losses.detach())
+            if not self.step(optimizer, shares, batches, stored):
+                return False
             self.tally.add_all(own.of_all_ranks().state())
-            self._step(optimizer)
+        return True
 
     def _surrogates(self, stored: Stored, batches: Sequence[PackedBatch]) -> Iterator[Tensor]:
         """What each batch adds to the mean of A rho a token, with gradient, while nothing has moved."""
         for batch in batches:
             output = self.loss(self._policy(self.backbone.hidden_states(batch), batch), stored.tokens(batch))
-            error = ratio_error(output, RATIO_TOLERANCE[self._products()], update=self.steps_done + 1) if batch.examples else 0.0
+            error = ratio_error(output, RATIO_TOLERANCE[self.products], update=self.steps_done + 1) if batch.examples else 0.0
             if self.steps_done == 0:
                 self.certificate["first_ratio_error"] = max(error, self.certificate.get("first_ratio_error", 0.0))
             yield -output.losses.sum() / len(stored.weights)

@@ -13,6 +13,7 @@ from alignkit.analysis.answer import FOLDER, Answer, cell, write_answer
 from alignkit.analysis.runs import load_runs
 from alignkit.pipelines.experiment import ANSWERS, Experiment
 from alignkit.summary import print_table
+from alignkit.terminal import visible
 
 
 def give_answer(experiment: Experiment, folder: Path) -> None:
@@ -26,7 +27,7 @@ def give_answer(experiment: Experiment, folder: Path) -> None:
     print(f"\n{experiment.question}")
     print_table(table_of(answer))
     for finding in answer.findings:
-        print(f"- {finding}")
+        print(f"- {visible(finding)}")
     print(f"answer: {folder / FOLDER}", flush=True)
 
 
@@ -34,7 +35,7 @@ def table_of(answer: Answer) -> Table:
     """The answer's table for a terminal."""
     table = Table(box=box.SIMPLE_HEAD)
     for column in answer.table:
-        table.add_column(Text(str(column)), justify="left" if answer.table[column].dtype == object else "right")
+        table.add_column(Text(visible(str(column))), justify="left" if answer.table[column].dtype == object else "right")
     for row in answer.table.itertuples(index=False, name=None):
-        table.add_row(*(Text(cell(value)) for value in row))
+        table.add_row(*(Text(visible(cell(value))) for value in row))
     return table

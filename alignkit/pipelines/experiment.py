@@ -36,8 +36,8 @@ from typing import Any, final
 import yaml
 
 from alignkit.composition import EXPERIMENT, PIPELINE, QUESTION
-from alignkit.config_checks import check_keys, check_name
-from alignkit.configuration import conf_dir
+from alignkit.config_checks import check_keys, check_line, check_name
+from alignkit.configuration import LABEL, conf_dir
 from alignkit.errors import UserError
 from alignkit.pipelines.files import PipelineFile, pipeline_of
 
@@ -100,6 +100,8 @@ def unfold(flags: Namespace) -> tuple[Namespace, Experiment | None]:
     known = experiment_files(flags.config_dir)
     chosen, sizes = (last_value(flags.overrides, key) for key in (EXPERIMENT, SIZE))
     if chosen not in known:
+        if chosen is not None and last_value(flags.overrides, PIPELINE) is None:
+            check_name("experiment of pipelines", chosen, known)
         if sizes is not None:
             raise UserError(f"size={sizes}: only experiments have sizes. Type experiment=NAME; there is {', '.join(sorted(known))}.")
         return flags, None
@@ -125,6 +127,9 @@ def read_experiment(file: Path, size: str = FULL) -> Experiment:
     if not arms:
         raise UserError(f"{file}: arms is missing: it holds the sweeps by name, e.g. {{dpo: ['pipeline=dpo', 'seed=0,1,2']}}.")
     common, overrides = lines_of(f"{file}: common", given.get("common")), lines_of(f"{file}: sizes.{size}", changes.get("overrides"))
+    for arm in arms:
+        if not LABEL.fullmatch(arm):
+            raise UserError(f"{file}: arms.{arm}: becomes part of directories; must be letters, digits, '.', '_', '+' or '-', at most 100.")
     own = mapping(f"{file}: sizes.{size}.arms", changes.get(OWN_ARM)) or dict.fromkeys(arms)
     lines = {}
     for arm, own_lines in own.items():
@@ -133,7 +138,7 @@ def read_experiment(file: Path, size: str = FULL) -> Experiment:
         lines[str(arm)] = functools.reduce(merged, layers, common)
     pipelines = mapping(f"{file}: pipelines", given.get("pipelines"))
     answer = str(given.get("answer", file.stem))
-    if importlib.util.find_spec(f"{ANSWERS}.{answer}") is None:
+    if not answer.isidentifier() or importlib.util.find_spec(f"{ANSWERS}.{answer}") is None:
         raise UserError(f"{file}: nothing answers it. Write alignkit/analysis/answers/{answer}.py, or `answer: comparison`.")
     return Experiment(
         name=file.stem,
@@ -207,4 +212,6 @@ def lines_of(where: str, given: Any) -> list[str]:
     lines = given or []
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
         raise UserError(f"{where} = {given!r}; must be a list of overrides, e.g. ['pipeline=rlhf,dpo', 'seed=0,1,2'].")
+    for line in lines:
+        check_line(where, line)
     return lines

@@ -14,7 +14,7 @@ from typing import Any, final
 import yaml
 
 from alignkit.composition import PIPELINE
-from alignkit.config_checks import check_keys, check_name
+from alignkit.config_checks import check_keys, check_line, check_name
 from alignkit.configuration import conf_dir
 from alignkit.errors import UserError
 
@@ -107,6 +107,8 @@ def read_stage(place: str, name: str, given: Mapping[str, Any] | None) -> StageF
         lines = values.get(key) or []
         if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
             raise UserError(f"{where}.{key} = {lines!r}; must be a list of overrides, e.g. [loss=dpo, steps=200].")
+        for line in lines:
+            check_line(f"{where}.{key}", line)
     return StageFile(
         name=name,
         command=str(values.get("command", TRAIN)),

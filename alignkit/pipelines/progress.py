@@ -11,8 +11,8 @@ import yaml
 
 from alignkit.pipelines.records import RECORD, RUNNING, STAGE_DONE
 from alignkit.run_dir import RunDir
-from alignkit.sweep import NOT_RUN, JobRecord, read
-from alignkit.sweep_progress import View, newest_rows
+from alignkit.sweeping.progress import View, newest_rows
+from alignkit.sweeping.sweep import NOT_RUN, JobRecord, read
 
 
 @final

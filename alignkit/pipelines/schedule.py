@@ -13,7 +13,7 @@ from typing import final
 from alignkit.job import DONE
 from alignkit.pipelines.records import RUNNING, STAGE_DONE, StageRecord, done, write_records
 from alignkit.pipelines.stage_runs import Outcome, PlacedPipeline, PlacedStage, first_records
-from alignkit.sweep import NOT_RUN, STOPS, JobRecord, write
+from alignkit.sweeping.sweep import NOT_RUN, STOPS, JobRecord, write
 
 
 @final

@@ -7,6 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
 import yaml
@@ -18,12 +19,14 @@ from alignkit.configuration import check_config, config_yaml
 from alignkit.evaluating import config as evaluating_config
 from alignkit.evaluating.config import PATHS, Evaluation
 from alignkit.evaluation_settings import EvaluateSettings
+from alignkit.foreign_files import check_events
 from alignkit.generate_settings import HELD_OUT, GenerateSettings
 from alignkit.generation import config as generation_config
 from alignkit.generation.config import Generation
 from alignkit.job import carry_out
 from alignkit.pipelines.files import EVALUATE, GENERATE, TRAIN
 from alignkit.run_dir import RunDir, Scalar
+from alignkit.run_lock import only_here
 from alignkit.settings import RunSettings
 from alignkit.summary import START
 
@@ -138,7 +141,8 @@ class TrainStage(StageKind):
     def go_on(self, settings: StageSettings, run: RunDir) -> dict[str, Scalar]:
         from alignkit.training import train
 
-        return train(dataclasses.replace(settings.run, run_dir=str(run.path)), run, resume=True)
+        with only_here(run.path):
+            return train(dataclasses.replace(settings.run, run_dir=str(run.path)), run, resume=True)
 
     def label(self, settings: StageSettings) -> str:
         return settings.run.loss.name
@@ -273,5 +277,6 @@ def fill(node: Any, places: Mapping[str, str]) -> Any:
 
 def telling_config(text: str) -> dict[str, Any]:
     """The part of a `config.yaml` that decides what a run computes."""
+    check_events(Path("config.yaml"), text)
     values = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return {key: value for key, value in values.items() if key not in INDIFFERENT} if isinstance(values, dict) else {}

@@ -19,7 +19,8 @@ from alignkit.pipelines.records import FAILED, INTERRUPTED, NOT_RUN, STAGE_DONE,
 from alignkit.pipelines.stage_kinds import STAGE_KINDS, StageKind, StageSettings, fill, telling_config
 from alignkit.pipelines.stages import Pipeline, Stage
 from alignkit.run_dir import RunDir, Scalar
-from alignkit.sweep import STOPS
+from alignkit.run_lock import only_here
+from alignkit.sweeping.sweep import STOPS
 
 MOST_DIFFERENCES = 3
 """Of two configs, named in a message."""
@@ -151,6 +152,8 @@ def carry_out(placed: PlacedStage, *, group: str) -> dict[str, Scalar]:
     settings = replace(placed.settings, run=replace(placed.settings.run, logger=replace(logger, group=logger.group or group)))
     let_go()
     if run.config.exists():
+        with only_here(run.path):  # whoever else is at work there goes on alone
+            pass
         if not list(differences_of(placed)) and kind.can_go_on(run):
             print(f"{name} goes on from where it was stopped", flush=True)
             return kind.go_on(settings, run)

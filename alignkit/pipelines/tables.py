@@ -11,7 +11,8 @@ from rich.text import Text
 from alignkit.pipelines.records import StageRecord
 from alignkit.run_dir import Scalar
 from alignkit.summary import SWEEP_METRICS, number
-from alignkit.sweep import JobRecord
+from alignkit.sweeping.sweep import JobRecord
+from alignkit.terminal import visible
 
 
 def stages_table(records: Sequence[StageRecord]) -> Table:
@@ -23,7 +24,7 @@ def stages_table(records: Sequence[StageRecord]) -> Table:
         results = record.results
         costs = (number(results.get("steps")), number(record.seconds), gibibytes(results.get("peak_memory_bytes")))
         reached = (record.headline, number(results.get(record.before)), number(results.get(record.headline)))
-        table.add_row(*map(Text, (record.stage, record.label, *costs, *reached)))
+        table.add_row(*(Text(visible(told)) for told in (record.stage, record.label, *costs, *reached)))
     return table
 
 
@@ -36,10 +37,10 @@ def jobs_table(jobs: Sequence[JobRecord], headlines: Sequence[str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     arms = ["arm"] if any(job.arm for job in jobs) else []
     for heading in ("job", *arms, *keys, "status", *metrics):
-        table.add_column(Text(heading), justify="left" if heading in ("arm", "status") else "right")
+        table.add_column(Text(visible(heading)), justify="left" if heading in ("arm", "status") else "right")
     for job, change in zip(jobs, changes, strict=True):
         told = (*(change.get(key, "") for key in keys), job.status, *(number(job.results.get(name)) for name in metrics))
-        table.add_row(*map(Text, (str(job.job), *([job.arm] if arms else []), *told)))
+        table.add_row(*(Text(visible(word)) for word in (str(job.job), *([job.arm] if arms else []), *told)))
     return table
 
 

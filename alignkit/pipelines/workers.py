@@ -22,7 +22,7 @@ from alignkit.launching.launcher import killed_by
 from alignkit.launching.output import output_in
 from alignkit.pipelines.schedule import Schedule
 from alignkit.pipelines.stage_runs import Outcome, PlacedStage, attempt
-from alignkit.sweep import LOG, STOPS
+from alignkit.sweeping.sweep import LOG, STOPS
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import final
 
 from alignkit.errors import UserError
+from alignkit.foreign_files import is_there
+from alignkit.markdown import plain
 from alignkit.reporting.numbers import fixed, is_number, shown
 
 ANSWER = "answer"
@@ -70,7 +72,7 @@ def read_answer(folder: Path) -> Told | None:
 
 
 def _text(file: Path) -> str:
-    return file.read_text(encoding="utf-8") if file.is_file() else ""
+    return file.read_text(encoding="utf-8") if is_there(file) else ""
 
 
 def _question(folder: Path) -> str:
@@ -95,7 +97,7 @@ def _paragraphs(lines: Sequence[str]) -> list[str]:
         elif text:
             found.append(text[2:] if is_item else text.lstrip("# "))
         is_open = bool(text)
-    return found
+    return list(map(plain, found))
 
 
 def _table(file: Path) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
@@ -128,6 +130,6 @@ def _number(cell: str) -> float | None:
 
 def _figure(place: Path) -> str:
     for name, kind in FIGURES.items():
-        if (place / name).is_file():
+        if is_there(place / name):
             return f"data:{kind};base64,{base64.b64encode((place / name).read_bytes()).decode('ascii')}"
     return ""

@@ -23,6 +23,7 @@ from alignkit.reporting.headlines import headlines
 from alignkit.reporting.maps import frontier, heat_maps
 from alignkit.reporting.numbers import counted, shown
 from alignkit.reporting.samples import samples_of
+from alignkit.terminal import harmless
 
 GENERATOR = "alignkit.report"
 """How a page says what made it."""
@@ -41,6 +42,7 @@ def page(runs: Runs, answers: Sequence[Told], *, title: str) -> str:
         loader=PackageLoader("alignkit.reporting", TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=quiet,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -75,6 +77,11 @@ def page(runs: Runs, answers: Sequence[Told], *, title: str) -> str:
         costs=accounts.costs(runs),
         total_time=accounts.total_time(runs),
     )
+
+
+def quiet(value: object) -> object:
+    """A text without control characters, which move a cursor or turn words around; the page's own parts stay as they are."""
+    return harmless(value) if type(value) is str else value
 
 
 def plot_data(runs: Runs, comparison: Comparison, curves: Curves) -> dict[str, Any]:

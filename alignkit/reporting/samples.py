@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from alignkit.analysis.json_lines import number
 from alignkit.analysis.runs import Runs
 
 SAME, ADDED, REMOVED = 0, 1, -1
@@ -44,12 +45,12 @@ def samples_of(runs: Runs) -> dict[str, Any]:
             if step not in steps or (prompt not in prompts and len(prompts) >= MOST_PROMPTS):
                 left_out += 1
                 continue
-            number = prompts.setdefault(prompt, len(prompts))
+            place = prompts.setdefault(prompt, len(prompts))
             told = list(answers(row))
             for answer in told:
                 if answer["reference"] is not None:
                     answer["reference"] = references.setdefault(answer["reference"], len(references))
-            items.append({"run": numbers[str(run)], "step": step, "prompt": number, "answers": told})
+            items.append({"run": numbers[str(run)], "step": step, "prompt": place, "answers": told})
     return {
         "prompts": [cut(prompt) for prompt in prompts],
         "steps": sorted({item["step"] for item in items}),
@@ -72,7 +73,7 @@ def answers(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         parts = differences(cut(reference), cut(row["policy"])) if isinstance(reference, str) else [(SAME, cut(row["policy"]))]
         yield {"parts": parts, "reference": cut(reference) if isinstance(reference, str) else None, "scores": own_scores(row)}
         return
-    texts, scores, gold = _list(row.get("completions")), _list(row.get("scores")), _list(row.get("gold"))
+    texts, scores, gold = _list(row.get("completions")), _numbers(row.get("scores")), _numbers(row.get("gold"))
     order = sorted(range(len(texts)), key=lambda place: -scores[place]) if len(scores) == len(texts) else range(len(texts))
     for place in list(order)[:MOST_ANSWERS]:
         named = {"score": scores, "gold": gold}
@@ -105,7 +106,7 @@ def own_scores(row: Mapping[str, Any]) -> dict[str, float]:
     return {
         str(name): float(value)
         for name, value in row.items()
-        if name not in ("run", "step", "prompt") and isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
+        if name not in ("run", "step", "prompt") and not isinstance(value, bool) and number(value) is not None
     }
 
 
@@ -126,6 +127,12 @@ def cut(text: str) -> str:
 def _step(row: Mapping[str, Any]) -> int:
     step = row.get("step")
     return 0 if step is None or step != step else int(step)
+
+
+def _numbers(value: object) -> Sequence[float]:
+    """A list of numbers; an empty one where it holds anything else."""
+    values = [number(one) for one in _list(value)]
+    return [one for one in values if one is not None] if None not in values else []
 
 
 def _list(value: object) -> Sequence[Any]:

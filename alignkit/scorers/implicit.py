@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any, final
 
 import torch
-import yaml
 from torch import Tensor
 
 from alignkit.batches import PackedBatch
 from alignkit.data.packing import Packing
 from alignkit.errors import UserError, check_range
+from alignkit.foreign_files import read_yaml
 from alignkit.logps import completion_sums
 from alignkit.models.backbone import Backbone
 from alignkit.models.loading import load_tokenizer
@@ -110,9 +110,9 @@ def reference_of(run: RunDir) -> str:
 def _config(run: RunDir, instead: str) -> dict[str, Any]:
     """The run's settings, as written. `instead` is what to type where there are none."""
     try:
-        config = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{run.config}: cannot be read ({type(error).__name__}). Type {instead}.") from None
+        config = read_yaml(run.config)
+    except UserError as error:
+        raise UserError(f"{error} Type {instead}.") from None
     if not isinstance(config, dict):
         raise UserError(f"{run.config}: holds no settings. Type {instead}.")
     return config

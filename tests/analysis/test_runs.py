@@ -10,12 +10,13 @@ import sys
 import pandas as pd
 import pytest
 
-from alignkit import job, sweep
+from alignkit import job
 from alignkit.analysis import run_files
 from alignkit.analysis.runs import load_runs
 from alignkit.errors import UserError
 from alignkit.pipelines import records
 from alignkit.run_dir import append_jsonl, read_jsonl
+from alignkit.sweeping import sweep
 
 DPO = {"loss": {"name": "dpo", "beta": 0.1, "module": "alignment"}, "model": {"layers": [-1, 2], "path": None}, "seed": 0, "steps": 4}
 
@@ -128,7 +129,7 @@ def test_how_runs_ended(write_run, tmp_path):
 
 def test_what_analysis_calls_files_is_what_writers_call_them():
     assert (run_files.SWEEP, run_files.FAILURE, run_files.PIPELINE) == (sweep.SWEEP, sweep.FAILURE, records.RECORD)
-    assert run_files.STOPS == (job.INTERRUPTED, job.TERMINATED)
+    assert set(run_files.STOPS) == set(job.STOPPED_BY)
 
 
 def pipelines(write_run, tmp_path):
@@ -232,7 +233,7 @@ def test_folders_of_wandb_are_no_run_directories(write_run, tmp_path):
 
 def test_a_config_that_is_no_yaml_is_named(write_run, tmp_path):
     write_run("one", DPO).config.write_text("loss: [")
-    with pytest.raises(UserError, match=r"one/config.yaml: is no YAML"):
+    with pytest.raises(UserError, match=r"one/config.yaml:1: .* Leave the run out, or repair the file"):
         load_runs(tmp_path)
 
 

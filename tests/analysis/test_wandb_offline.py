@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+import zlib
 from pathlib import Path
 
 import pandas as pd
@@ -100,12 +101,12 @@ def test_a_resumed_run_is_one_run_and_what_is_not_finite_is_nan(tmp_path, monkey
     run.config.write_text(config_yaml(dataclasses.replace(settings)))
     log(settings, run, [(0, 1.0), (10, math.nan), (20, -0.1), (30, 9.0)])
     run.metrics.write_text("".join(run.metrics.read_text().splitlines(keepends=True)[:3]))  # as resuming from step 20 does
-    log(settings, run, [(30, math.inf), (40, 1e-7)])
+    log(settings, run, [(30, 9.0), (40, math.inf), (50, 1e-7)])
     mirror = settled(run.path / "wandb")
     assert len(list((run.path / "wandb").glob("offline-run-*"))) == 2
-    assert mirror.history["step"].tolist() == [0, 10, 20, 30, 40]
+    assert mirror.history["step"].tolist() == [0, 10, 20, 30, 40, 50]
     pd.testing.assert_frame_equal(told(load_runs(run.path)), told(mirror), check_exact=True)
-    assert mirror.history["val/loss"].isna().tolist() == [False, True, False, True, False]
+    assert mirror.history["val/loss"].isna().tolist() == [False, True, False, False, True, False]
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path):
@@ -115,8 +116,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path):
 
 
 def test_records_that_span_blocks_are_joined():
-    """LevelDB's framing by hand: a record that fills a block up to its last three bytes, which are padding, and one of two fragments.
-    The first four bytes of each stand for its checksum."""
+    """LevelDB's framing by hand: a record that fills a block up to its last three bytes, which are padding, and one of two fragments."""
     header = b":W&B" + b"\0" * 3
     first = b"a" * (BLOCK_BYTES - len(header) - 7 - 3)
     second, third = b"b" * (BLOCK_BYTES - 7), b"c" * 100
@@ -132,4 +132,4 @@ def test_records_that_span_blocks_are_joined():
 
 
 def frame(kind: int, data: bytes) -> bytes:
-    return b"\1\2\3\4" + len(data).to_bytes(2, "little") + bytes([kind]) + data
+    return zlib.crc32(bytes([kind]) + data).to_bytes(4, "little") + len(data).to_bytes(2, "little") + bytes([kind]) + data

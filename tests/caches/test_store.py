@@ -76,13 +76,71 @@ def test_a_folder_that_does_not_exist_holds_nothing_and_is_not_made_by_reading(s
     assert not store.folder.exists()
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc")
-def test_values_are_mapped_and_not_copied_into_memory(store: Store) -> None:
-    values = ragged(50)
+def overwrite(file: Path) -> None:
+    with file.open("r+b") as opened:
+        opened.seek(file.stat().st_size - 4096)
+        opened.write(bytes(4096))
+
+
+@pytest.mark.parametrize("harm", [overwrite, Path.unlink, lambda file: os.truncate(file, 100)], ids=["zeroed page", "deleted", "truncated"])
+def test_what_happens_to_a_file_later_reaches_no_value_that_was_read(harm: Callable[[Path], None], store: Store) -> None:
+    values = ragged(200)
     store.write(values)
     read = store.read(rows(values))
-    assert only_file(store).name in Path("/proc/self/maps").read_text()
-    assert len({value.untyped_storage().data_ptr() for value in read.values()}) == 1
+    harm(only_file(store))
+    assert same(read, values)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc")
+def test_what_is_more_than_memory_is_to_hold_is_mapped(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = ragged(50), {digest("x"): torch.ones(999)}
+    store.write(first)
+    file = only_file(store)
+    store.write(second)
+    (other,) = set(store.folder.glob("*.safetensors")) - {file}
+    monkeypatch.setattr(store_file, "IN_MEMORY", other.stat().st_size)
+    read = store.read(rows(second))
+    read |= store.read(rows(first))
+    maps = Path("/proc/self/maps").read_text()
+    assert file.name in maps
+    assert other.name not in maps
+    assert same(read, first | second)
+    assert len({read[key].untyped_storage().data_ptr() for key in first}) == 1
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_is_no_file_is_left_out_and_touches_nothing_outside(kind: str, store: Store, said: list[str], tmp_path: Path) -> None:
+    values = ragged(3)
+    store.write(values)
+    file = only_file(store)
+    outside = tmp_path / "outside.safetensors"
+    file.rename(outside)
+    content = outside.read_bytes()
+    if kind == "link":
+        file.symlink_to(outside)
+    elif kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.mkdir()
+    assert store.read(rows(values)) == {}
+    (line,) = said
+    assert "cannot be read (no file of its own) and is left out" in line
+    assert store.write({digest("x"): torch.ones(2)})
+    assert same(store.read({digest("x"): 2}), {digest("x"): torch.ones(2)})
+    assert outside.read_bytes() == content
+
+
+def test_a_draft_and_a_lock_that_are_links_lead_nowhere(store: Store, tmp_path: Path) -> None:
+    values = ragged(3)
+    precious = tmp_path / "thesis.tex"
+    precious.write_text("all of it")
+    store.folder.mkdir()
+    (store.folder / f"{Segment.of(values).checksum()[:32]}.{os.getpid()}.part").symlink_to(precious)
+    (store.folder / "lock").symlink_to(precious)
+    with store.locked("waiting"):
+        assert store.write(values)
+    assert same(store.read(rows(values)), values)
+    assert precious.read_text() == "all of it"
 
 
 def test_files_are_named_by_their_content(store: Store) -> None:

@@ -16,15 +16,17 @@ from alignkit.callbacks.interruption import Interruption, Stopped
 from alignkit.errors import DivergedError
 from alignkit.modules.alignment import AlignmentModule
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGUSR1: 143}
+AT_ONCE = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 @pytest.fixture(autouse=True)
 def handlers_before() -> Iterator[dict[signal.Signals, object]]:
     """Python's own handlers, which must be back after training; pytest's are restored whatever happens."""
     before = handlers()
-    for number, handler in {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}.items():
-        signal.signal(number, handler)
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     yield handlers()
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -101,8 +103,10 @@ def test_the_state_is_saved_with_the_step_that_was_finished(during, module, exam
     # half way between validations by the interruption itself; at one by the checkpoint of that validation, as in training
     target = tmp_path / "last.ckpt"
     send(module, signal.SIGTERM, during_step=during)
+    interruption = Interruption()
+    interruption.save = lambda trainer: trainer.save_checkpoint(target)
     with pytest.raises(Stopped):
-        fit(module, examples_factory(8), validation=examples_factory(2), validate_every=2, callbacks=[Interruption(target)])
+        fit(module, examples_factory(8), validation=examples_factory(2), validate_every=2, callbacks=[interruption])
     assert target.exists() == (during == 3)
     if target.exists():
         assert torch.load(target, weights_only=True)["alignkit/progress"]["steps_done"] == 3
@@ -151,22 +155,47 @@ def test_a_second_signal_ends_the_process_with_the_signals_exit_code(number, mod
     send(module, number, number, during_step=3)
     with pytest.raises((KeyboardInterrupt, SystemExit)) as caught:
         fit(module, examples_factory(8), callbacks=[Interruption()])
-    # 130 and 143; the shell makes 130 of a KeyboardInterrupt
+    # the shell makes 130 of a KeyboardInterrupt
     code = 130 if caught.type is KeyboardInterrupt else caught.value.code
-    assert code == 128 + number
+    assert code == CODES[number]
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", AT_ONCE)
 def test_outside_of_training_one_signal_ends_the_process_at_once(number, handlers_before):
     # while the model is loaded, validated or saved
     with pytest.raises(SystemExit) as caught, Interruption() as interruption:
         os.kill(os.getpid(), number)
-    assert caught.value.code == 128 + number
+    assert caught.value.code == CODES[number]
     assert interruption.received is None
     assert handlers() == handlers_before
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+def test_slurms_warning_before_training_waits_for_the_first_step(module, examples_factory, fit):
+    with Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGUSR1)  # while the model is loaded
+        with pytest.raises(Stopped):
+            fit(module, examples_factory(8), callbacks=[interruption])
+    assert module.steps_done == 1
+    assert interruption.received is signal.SIGUSR1
+
+
+def test_slurms_warning_after_training_is_too_late_to_matter(module, examples_factory, fit):
+    with Interruption() as interruption:
+        fit(module, examples_factory(8), callbacks=[interruption])
+        os.kill(os.getpid(), signal.SIGUSR1)  # while the model is saved
+    assert interruption.received is None
+
+
+def test_who_started_it_with_nohup_hears_nothing_of_a_hangup(module, examples_factory, fit):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    send(module, signal.SIGHUP, during_step=3)
+    with Interruption() as interruption:
+        fit(module, examples_factory(8), callbacks=[interruption])
+    assert module.steps_done == 6
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+@pytest.mark.parametrize("number", AT_ONCE)
 def test_inside_its_context_training_is_followed_by_the_same_handlers(number, module, examples_factory, fit, handlers_before):
     with Interruption() as interruption:
         before = handlers()
@@ -174,6 +203,6 @@ def test_inside_its_context_training_is_followed_by_the_same_handlers(number, mo
         assert handlers() == before != handlers_before
         with pytest.raises(SystemExit) as caught:
             os.kill(os.getpid(), number)
-    assert caught.value.code == 128 + number
+    assert caught.value.code == CODES[number]
     assert module.steps_done == 6
     assert handlers() == handlers_before

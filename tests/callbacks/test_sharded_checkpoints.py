@@ -12,6 +12,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from alignkit.callbacks.checkpoint_files import CheckpointFiles
 from alignkit.callbacks.sharded_checkpoints import OTHERS, apart, numbered, put_in_place
+from alignkit.run_dir import RunDir
 
 
 def write(path: Path, kind: str, content: str) -> Path:
@@ -52,9 +53,10 @@ def test_a_run_with_its_folder_can_be_moved(tmp_path):
 def test_one_process_replaces_the_folder_of_several(tmp_path):
     path = tmp_path / "last.ckpt"
     put_in_place(write(tmp_path / ".last.ckpt.part", "folder", "theirs"), path)
-    CheckpointFiles().save_checkpoint({"step": 2}, path)
-    assert CheckpointFiles().load_checkpoint(path, weights_only=True) == {"step": 2}
-    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+    files = CheckpointFiles(RunDir(tmp_path), print)
+    files.save_checkpoint({"step": 2}, path)
+    assert files.load_checkpoint(path, weights_only=True) == {"step": 2}
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["last.ckpt", "last.json"]
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # of writing
@@ -64,7 +66,7 @@ def test_one_process_reads_a_folder_without_a_word(tmp_path, recwarn):
     save(tensors, storage_writer=FileSystemWriter(tmp_path / "last.ckpt"), no_dist=True)
     torch.save(others, tmp_path / "last.ckpt" / OTHERS)
     recwarn.clear()
-    checkpoint = CheckpointFiles().load_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    checkpoint = CheckpointFiles(RunDir(tmp_path), print).load_checkpoint(tmp_path / "last.ckpt", weights_only=True)
     assert not recwarn.list
     assert checkpoint["epoch"] == 3
     assert all(torch.equal(checkpoint["state_dict"][name], weight) for name, weight in weights.items())

@@ -134,7 +134,7 @@ def test_what_the_hub_answers_is_told(answer: dict[str, Any], status: int, code:
 
 
 def test_an_impossible_id_is_told(answer: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="the hub has no such data set"):
+    with pytest.raises(UserError, match="must be the name of a data set on the hub"):
         read_hub("a/b/c", None, "train")
     assert answer["paths"] == []
 

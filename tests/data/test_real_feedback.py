@@ -89,7 +89,7 @@ def test_real_pairs_in_sharegpt_form(shared: Path) -> None:
 def test_real_helpful_dialogues_by_score(shared: Path) -> None:
     loaded = load(shared / "data/hh_rlhf_dsp/helpful_base_test.jsonl.gz", HHRLHF())
     counts = {name: count for name, count in loaded.counts.items() if count}
-    assert counts == {"rows": 2352, "prompt_mismatch": 9, "empty": 4, "train": 2299, "validation": 40}
+    assert counts == {"rows": 2352, "prompt_mismatch": 9, "empty": 4, "odd_turns": 6, "train": 2299, "validation": 40}
 
 
 @pytest.mark.real

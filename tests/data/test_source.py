@@ -170,7 +170,7 @@ def test_texts_and_chats_in_one_file_are_told_by_the_first_row_of_each(write: Wr
     chat = [{"role": "user", "content": "Hi"}]
     mixed: Row = {"prompt": chat, "chosen": [{"role": "assistant", "content": "a"}], "rejected": [{"role": "assistant", "content": "b"}]}
     assert complaint(write("a.jsonl", [*rows(3), mixed])) == (
-        "dataset.path = a.jsonl, line 4 holds chat messages, and dataset.path = a.jsonl, line 1 plain text; all rows of a file must be of "
+        "dataset.path = a.jsonl, line 4 holds chat messages, and dataset.path = a.jsonl, line 1 plain text; all rows must be of "
         "one kind. Convert one of them, or split the file."
     )
 
@@ -230,7 +230,7 @@ def test_a_source_that_makes_its_examples_reads_nothing(key: str) -> None:
         (
             "hh_rlhf/harmless_base_test.jsonl.gz",
             HHRLHF(),
-            {"rows": 1500, "prompt_mismatch": 1, "empty": 4, "train": 1367, "validation": 128},
+            {"rows": 1500, "prompt_mismatch": 1, "empty": 4, "odd_turns": 3, "train": 1367, "validation": 128},
         ),
         (
             "ultrafeedback_binarized_sample/train.jsonl.gz",
@@ -271,6 +271,7 @@ def test_real_pairs_of_stack_exchange_and_hh_helpful(shared: Path, write: Write)
         "rows": 2352,
         "prompt_mismatch": 9,
         "empty": 4,
+        "odd_turns": 6,
         "train": 2337,
         "validation": 2,
     }

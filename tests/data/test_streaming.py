@@ -322,7 +322,7 @@ def test_what_cannot_be_streamed_is_refused_with_what_can(characters: Characters
     reviews = Reviews(pairs=10, answers=2, noise=0.0, length_bias=0.0, prompts="usual", validation_prompts="usual", world_seed=0)
     assert complaint(reviews, name="reviews").startswith("dataset.streaming = True has no effect: dataset=reviews makes its own data")
     rows = [*pairs(9), {**pairs(1)[0], "margin": 1.0}]
-    monkeypatch.setattr(streams, "EXACT_BYTES", 200)
+    monkeypatch.setattr(streams, "KEYS_WITHIN", 200)
     assert "a.jsonl, line 10: the key 'margin' is in none of the lines of the first" in complaint(path=write("a.jsonl", rows))
 
 

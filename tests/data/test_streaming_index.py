@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import json
 import multiprocessing
@@ -10,7 +11,7 @@ import signal
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -206,6 +207,54 @@ def test_other_processes_make_the_same_index(characters: Characters, kept: Index
     )
     assert (helped.folder / DATA).read_bytes() == (alone.folder / DATA).read_bytes()
     assert helped.about == alone.about
+
+
+def test_a_process_that_helps_and_is_killed_costs_no_row(
+    characters: Characters, kept: Indexing, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(80)
+    monkeypatch.setattr(indexing, "ROWS", 8)
+    monkeypatch.setattr(indexing, "ALONE", 2)
+    stream = stream_file("a.jsonl", "dataset.path")
+    alone = index_of(stream, converter(characters()), kept)
+    killed: list[int] = []
+
+    def read() -> Iterator[Row]:
+        for number, row in enumerate(stream.read()):
+            for helper in multiprocessing.active_children() if number > 40 else ():
+                helper.kill()
+                helper.join()
+                killed.append(number)
+            yield row
+
+    helped = index_of(replace(stream, read=read), converter(characters()), replace(kept, folder=kept.folder / "other", workers=1))
+    assert killed
+    assert (helped.folder / DATA).read_bytes() == (alone.folder / DATA).read_bytes()
+    assert sum("a process that tokenises was killed" in line for line in said) == 1
+
+
+@pytest.mark.parametrize("harm", ["flipped", "zeroed"])
+def test_a_byte_that_changed_on_the_disk_makes_the_index_anew(characters: Characters, kept: Indexing, said: list[str], harm: str) -> None:
+    write(30)
+    expected, place = list(load(characters(), kept).train), kept.folder / folders(kept)[0] / DATA
+    content = bytearray(place.read_bytes())
+    middle = content.index(b" yes 1")  # of a text, where no reader of Arrow would notice
+    content[middle : middle + 4] = b"\0\0\0\0" if harm == "zeroed" else b" yas"
+    place.write_bytes(content)
+    assert list(load(characters(), kept).train) == expected
+    assert any("is damaged, and is made anew" in line for line in said)
+
+
+def test_no_loader_has_processes_that_could_be_killed() -> None:
+    package = Path(indexing.__file__).parents[1]
+    calls = [
+        (file.name, {keyword.arg for keyword in call.keywords})
+        for file in package.rglob("*.py")
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("DataLoader")
+    ]
+    assert len(calls) >= 4
+    assert [name for name, keywords in calls if "num_workers" in keywords or None in keywords] == []
 
 
 def generated(count: int) -> RowStream:

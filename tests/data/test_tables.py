@@ -124,7 +124,7 @@ def test_rows_are_found_by_line_where_lines_are_rows(write: Write) -> None:
     array = read(write("a.json", "[\n" + ",\n".join(map(json.dumps, ROWS)) + "\n]"))
     assert [array.where(0), array.where(1)] == [f"{array.place}, row 1", f"{array.place}, row 2"]
     table = read(write("a.csv", "a,b\n1,2\n"))
-    assert table.where(0) == f"{table.place}, row 1"
+    assert table.where(0) == f"{table.place}, line 2"
 
 
 def test_the_library_is_quiet_only_while_it_is_used() -> None:
@@ -211,16 +211,17 @@ def test_an_unknown_extension_is_told_with_those_that_are_known(write: Write, na
         (
             "a.csv",
             "a,b\nx,1\ny,2,3\n",
-            " cannot be read: Error tokenizing data. C error: Expected 2 fields in line 3, saw 3. Fields are separated by commas; those "
-            "that hold a comma or a line break stand in double quotes.",
+            ", line 3: 3 fields under 2 column names. Give every column a name, and put fields that hold a comma or a line break in double "
+            "quotes.",
         ),
         (
             "a.csv",
             "a,b\nx,1,2\n",
-            ", line 2: 3 fields under 2 column names. Give every column a name, and put fields that hold a comma in double quotes.",
+            ", line 2: 3 fields under 2 column names. Give every column a name, and put fields that hold a comma or a line break in double "
+            "quotes.",
         ),
         ("a.csv", "a,a\nx,1\n", ": the column name 'a' stands twice in the first line. Rename one of them."),
-        ("a.csv", b"a,b\nx,\xff\n", ", line 2 is not UTF-8 (byte 3 of the line). Save the file as UTF-8."),
+        ("a.csv", b"a,b\nx,\xff\n", ", line 2 is not UTF-8 (byte 3 of the line is 0xff). Save the file as UTF-8."),
         ("a.parquet", "PAR1", " is not a Parquet file, whatever its name says, or it was cut off. Write it anew."),
     ],
 )

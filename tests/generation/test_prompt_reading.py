@@ -91,7 +91,7 @@ def test_a_data_set_gives_its_held_out_prompts_or_those_to_train_on_each_once(se
         ("a.jsonl", '{"promt": "a"}\n', "prompts = a.jsonl: no column 'prompt'; found 'promt'. Did you mean 'promt'?"),
         ("a.jsonl", '{"prompt": "a"}\n{"prompt": null}\n', "prompts = a.jsonl, line 2: 'prompt' is null"),
         ("a.jsonl", '{"prompt": [{"role": "me", "content": "a"}]}\n', "has the role 'me'"),
-        ("a.bin", b"\xff\xfe\x00", "prompts = a.bin: is not UTF-8 text. It must hold lines of text"),
+        ("a.bin", b"\xff\xfe\x00", "prompts = a.bin, line 1 is not UTF-8 (byte 1 of the line is 0xff). A file of prompts must hold"),
         ("b.jsonl", "", "prompts = a.jsonl: no such file. In . there is b.jsonl"),
     ],
 )

@@ -182,6 +182,16 @@ def test_a_policy_that_was_changed_in_memory_is_the_reference_as_it_is_now_not_a
     assert trunk_fingerprint(policy) == fingerprint(copy)
 
 
+def test_what_a_reference_says_has_no_gradient_though_the_policys_own_trunk_is_trained(lm_factory, examples_factory):
+    policy = Backbone(lm_factory("gpt2"))
+    batch = collate([examples_factory(2)], "packed")
+    assert policy.token_scores(policy.hidden_states(batch), batch).logps.requires_grad
+    live, moving = LiveReference(frozen_copy(policy)), MovingReference(frozen_copy(policy), mix=0.5, every=1)
+    for reference in (AdapterOffReference(policy), live, moving):
+        assert not reference.token_logps(batch).requires_grad
+        assert not reference.hidden_states(batch)[1].requires_grad
+
+
 def test_a_policy_with_adapters_trains_as_against_a_frozen_copy_of_itself(lm_factory, examples_factory, module_factory, fit):
     weights = []
     for copied in (True, False):

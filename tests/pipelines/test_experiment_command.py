@@ -33,7 +33,7 @@ common:
   - callbacks.checkpoints=false
 pipelines:
   tuned: {sft: {options: [loss=sft]}, policy: {from: ["model.path={sft}/model"]}}
-  doomed: {ppo: {options: [loss=ppo, scorer=python, scorer.callable=faulty.score, "allow_code=[faulty]", rollout.max_tokens=4]}}
+  doomed: {ppo: {options: [loss=ppo, scorer=python, scorer.callable=faulty.score, rollout.max_tokens=4]}}
 arms:
   dpo: [pipeline=tuned, stages.policy.loss=dpo, "stages.policy.loss.beta=0.1,0.5"]
   ipo: [pipeline=tuned, stages.policy.loss=ipo]
@@ -59,7 +59,7 @@ def test_killed_in_the_middle_and_typed_again_it_ends_as_if_it_had_not_been(
     (tmp_path / "faulty.py").write_text(FAULTY)
     monkeypatch.syspath_prepend(tmp_path)
     folder, log = tmp_path / "runs", tmp_path / "log.txt"
-    argv = ["-cd", str(tmp_path), "experiment=margin", f"run_dir={folder}"]
+    argv = ["-cd", str(tmp_path), "experiment=margin", "allow_code=[faulty]", f"run_dir={folder}"]
     command = [sys.executable, "-m", "alignkit.pipeline", *argv, "workers=2"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     first = RunDir(folder / "0-dpo-beta=0.1" / "sft")

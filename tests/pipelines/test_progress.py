@@ -9,8 +9,8 @@ from alignkit.pipelines.progress import StageWatch
 from alignkit.pipelines.schedule import Schedule
 from alignkit.pipelines.stage_runs import Outcome
 from alignkit.run_dir import RunDir
-from alignkit.sweep import JobRecord
-from alignkit.sweep_progress import View, ending_line
+from alignkit.sweeping.progress import View, ending_line
+from alignkit.sweeping.sweep import JobRecord
 
 sys.path.append(str(Path(__file__).parent))  # tests are imported by their paths; what some of them share is a module of their folder
 from stand_in_stages import pipeline

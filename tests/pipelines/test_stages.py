@@ -221,7 +221,7 @@ def test_a_mistake_is_answered_with_what_to_type(argv: tuple[str, ...], answer: 
 BROKEN = [
     ("stages: {a: {options: [loss=sft]}}", "name = None; must be 'mine'"),
     ("name: mine", "must have a stage or more"),
-    ("[1, 2]", "must hold `name` and `stages`"),
+    ("[1, 2]", "must hold keys with values"),
     ("{name: mine, stages: {Big: {}}}", "must be lower-case"),
     ("{name: mine, stages: {../a: {}}}", "must be lower-case"),
     ("{name: mine, stages: {a: {option: [loss=sft]}}}", "Did you mean 'options'?"),
@@ -229,7 +229,7 @@ BROKEN = [
     ("{name: mine, stages: {a: 3}}", "must hold some of"),
     ("{name: mine, stages: {a: {command: trian}}}", "Did you mean 'train'?"),
     ("{name: mine, stages: {a: {options: ['seed=1,2']}}}", "several values are a sweep"),
-    ("{name: mine, stages: {a: {options: [run_dir=x]}}}", "run_dir: cannot be set for one stage"),
+    ("{name: mine, stages: {a: {options: [run_dir=x]}}}", "run_dir is for the command line alone"),
     ("{name: mine, stages: {a: {options: [hydra.job.chdir=true]}}}", "hydra.job.chdir: cannot be set for one stage"),
     ("{name: mine, stages: {a: {options: [loss._target_=os.system]}}}", "never code"),
     ("{name: mine, stages: {a: {}}, extra: 1}", "extra: no such key"),

@@ -14,7 +14,7 @@ import pytest
 
 from alignkit.pipelines.schedule import Schedule
 from alignkit.pipelines.workers import run_here, run_in_workers
-from alignkit.sweep import JobRecord
+from alignkit.sweeping.sweep import JobRecord
 
 sys.path.append(str(Path(__file__).parent))  # tests are imported by their paths; what some of them share is a module of their folder
 from stand_in_stages import pipeline, runs_of

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import socket
+import struct
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -151,6 +155,81 @@ def test_an_answer_that_is_none_is_told_as_it_came(answer: Reply, message: str) 
 def test_a_server_that_never_answers_in_time_is_told() -> None:
     with serving(too_late) as (url, _), pytest.raises(UserError, match=r"no answer after 2 tries .*timed out"):
         http(url, retries=1, timeout=0.1).score(PROMPTS, COMPLETIONS)
+
+
+def drip(*, body: bytes, headers: bool = False) -> Reply:
+    """An answer that comes byte by byte, each of them long before any time-out."""
+
+    def send(request: BaseHTTPRequestHandler, asked: dict[str, Any]) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+        if not headers:
+            request.wfile.write(head)
+        with suppress(OSError):
+            for byte in head * headers + body:
+                request.wfile.write(bytes([byte]))
+                request.wfile.flush()
+                time.sleep(0.05)
+
+    return send
+
+
+@pytest.mark.parametrize("headers", [False, True], ids=["body", "headers"])
+def test_an_answer_that_trickles_is_no_answer(headers: bool) -> None:
+    with serving(drip(body=b'{"scores": [1, 2, 3]}' + b" " * 40, headers=headers)) as (url, seen):
+        started = time.perf_counter()
+        with pytest.raises(UserError, match=r"no answer after 2 tries of 0\.2 s \(timed out before the answer was whole\)"):
+            http(url, batch=3, retries=1, timeout=0.2).score(PROMPTS, COMPLETIONS)
+        assert time.perf_counter() - started < 3
+    assert len(seen) == 2
+    with serving(drip(body=b'{"scores": [9, 9, 9]}' + b" " * 40), word_counts) as (url, _):
+        # The late answer to the first try is not taken for that to the second.
+        assert http(url, batch=3, timeout=0.4, retries=9).score(PROMPTS, COMPLETIONS) == SCORES
+
+
+@pytest.mark.parametrize(("asked", "paused"), [("7", 7), ("86400", 120), ("Fri, 31 Dec 9999 23:59:59 GMT", 120), ("soon", 0), ("-5", 0)])
+def test_a_server_may_ask_for_two_minutes_at_most(asked: str, paused: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    with serving(reply("busy", 429, Retry_After=asked), word_counts) as (url, _):
+        monkeypatch.setattr("alignkit.scorers.http.time", types.SimpleNamespace(sleep=pauses.append))
+        assert http(url, batch=3).score(PROMPTS, COMPLETIONS) == SCORES
+    assert pauses == [paused]
+
+
+def reset(request: BaseHTTPRequestHandler, asked: dict[str, Any]) -> None:
+    """The connection is reset instead of closed."""
+    request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    request.connection.close()
+    request.close_connection = True
+    request.wfile = io.BytesIO()
+
+
+def test_a_connection_that_is_reset_is_tried_again_and_then_told() -> None:
+    with serving(reset, word_counts) as (url, _):
+        assert http(url, batch=3).score(PROMPTS, COMPLETIONS) == SCORES
+    with serving(reset) as (url, seen), pytest.raises(UserError, match=r"no answer after 3 tries of 5 s \(.*reset"):
+        http(url, batch=3).score(PROMPTS, COMPLETIONS)
+    assert len(seen) == 3
+
+
+def test_an_answer_without_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alignkit.scorers.http.LONGEST_ANSWER", 100)
+    with serving(reply({"scores": [1.0] * 100})) as (url, _), pytest.raises(UserError, match="longer than 100 bytes"):
+        http(url, retries=0).score(PROMPTS, COMPLETIONS)
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000, b'{"scores": [1e999, 1, 1]}', b'{"scores": [' + b"9" * 5000 + b", 1, 1]}"])
+def test_json_that_is_meant_to_hurt_is_one_message(data: bytes) -> None:
+    with serving(reply(data)) as (url, _), pytest.raises(UserError, match=r"^scorer\.url = "):
+        http(url, batch=3, retries=0).score(PROMPTS, COMPLETIONS)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:tidings@127.0.0.1/", "http://127.0.0.1/?api_key=tidings", "http://127.0.0.1/?a=1&Token=tidings"]
+)
+def test_a_secret_in_the_address_is_refused_without_being_repeated(url: str) -> None:
+    with pytest.raises(UserError, match=r"^scorer\.url: holds a password or key") as caught:
+        http(url)
+    assert "tidings" not in str(caught.value)
 
 
 def test_a_server_that_is_not_there_is_told() -> None:

@@ -58,7 +58,7 @@ def _passages(row: Mapping[str, object]) -> list[str]:
     if row.get("passages") == []:  # a few questions have none
         return paragraphs
     for passage in items(row, "passages"):
-        if not isinstance(passage, list) or not passage:
+        if not isinstance(passage, list) or not passage or not all(isinstance(part, str) for part in passage):
             raise RowError("'passages' must be a list of lists: a title and its sentences.")
-        paragraphs.append(f"{passage[0]}\n{' '.join(map(str, passage[1:]))}")
+        paragraphs.append(f"{passage[0]}\n{' '.join(passage[1:])}")
     return paragraphs

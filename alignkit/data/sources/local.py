@@ -140,7 +140,7 @@ def _is_truth(value: object) -> bool:
 def _text(row: Mapping[str, object], prompt: str | None, sides: list[str]) -> tuple[str | tuple[Message, ...], tuple[str, ...]]:
     completions = tuple(text(row, side) for side in sides)
     if prompt is not None:
-        return messages(row, prompt) if isinstance(row[prompt], list) else text(row, prompt), completions
+        return _asking(messages(row, prompt)) if isinstance(row[prompt], list) else text(row, prompt), completions
     if len(completions) == 1:
         return "", completions
     length = _shared_length(completions)
@@ -168,7 +168,14 @@ def _chat(row: Mapping[str, object], prompt: str | None, sides: list[str]) -> tu
         raise RowError(f"'{sides[0]}' holds the answer only, and there is no column 'prompt'; a chat must begin with a question.")
     if any(context != contexts[0] for context in contexts):
         raise DroppedRow("prompt_mismatch")
-    return contexts[0], tuple(answer for _, answer in replies)
+    return _asking(contexts[0]), tuple(answer for _, answer in replies)
+
+
+def _asking(context: tuple[Message, ...]) -> tuple[Message, ...]:
+    """A dialogue, if the user has the last word in it."""
+    if context[-1].role != "user":
+        raise DroppedRow("no_question")
+    return context
 
 
 def _context(row: Mapping[str, object], prompt: str, context: tuple[Message, ...], side: str) -> tuple[Message, ...]:

@@ -157,7 +157,13 @@ def from_ai2(row: Mapping[str, object], *, stem: str) -> Asked:
 
 
 def without_repeats(asked: Asked) -> Asked:
-    """Without options that repeat an earlier one: files that want four of each question fill up so."""
+    """Without options that repeat an earlier one: files that want four of each question fill up so.
+
+    Raises:
+        DroppedRow: when there is but one.
+    """
     question, options, correct = asked
     distinct = tuple(dict.fromkeys(options))
+    if len(distinct) < 2:
+        raise DroppedRow("identical")
     return question, distinct, distinct.index(options[correct])

@@ -23,6 +23,7 @@ from alignkit.models.sharding import shard
 from alignkit.models.tensor_parallel import cut_products
 from alignkit.modules.gradients import average_gradients
 from alignkit.optim import build_optimizer
+from alignkit.run_dir import RunDir
 
 PROCESSES = 2
 SHARES = [collate([build_examples(8)[rank::PROCESSES]], "packed") for rank in range(PROCESSES)]
@@ -108,7 +109,7 @@ def run(folder: Path, kind: str, steps: int, checkpoint: Path | None) -> list[fl
         devices=1 if kind == "one" else PROCESSES,
         max_steps=steps,
         max_epochs=-1,
-        plugins=[CheckpointFiles()],
+        plugins=[CheckpointFiles(RunDir(folder), print)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

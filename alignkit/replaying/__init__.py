@@ -1,0 +1,1 @@
+"""Steps that were not taken, run again."""

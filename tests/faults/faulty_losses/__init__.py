@@ -1,0 +1,1 @@
+"""Losses that go wrong on purpose, named on a command line as anybody's own are."""
