@@ -12,7 +12,6 @@ from contextlib import nullcontext
 
 import torch
 from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
 from alignkit import ranks
@@ -25,11 +24,10 @@ from alignkit.callbacks.gradient_cosine import GradientCosine
 from alignkit.callbacks.held_out_pairs import HeldOutPairs
 from alignkit.callbacks.held_out_samples import HeldOutSamples
 from alignkit.callbacks.interruption import WARNING, Interruption, Stopped
-from alignkit.callbacks.kept_checkpoints import KeptCheckpoints
+from alignkit.callbacks.kept_checkpoints import saving
 from alignkit.callbacks.metrics_log import MetricsLog
 from alignkit.callbacks.progress import Progress
 from alignkit.callbacks.pruning import Pruning
-from alignkit.callbacks.random_states import RandomStates
 from alignkit.callbacks.samples import Continuation, Samples
 from alignkit.cutting import cut_models
 from alignkit.data.origins import find_rows
@@ -37,7 +35,6 @@ from alignkit.errors import DivergedError, signal_exit_code
 from alignkit.hardware import bf16_gain, device_kind, keep_freed_memory, peak_memory
 from alignkit.head_normalization import HeadNormalization
 from alignkit.leaving import certified, collect, export, storing
-from alignkit.metrics import VALIDATION, metric
 from alignkit.models.model_card import write_card
 from alignkit.models.texts import Texts, save_texts
 from alignkit.modules.alignment import AlignmentModule
@@ -114,11 +111,7 @@ def fit(
     checks, watching = watchers(settings, run, job)
     cut_models(settings, job.module)
     files = CheckpointFiles(run, say, keep=settings.callbacks.keep_checkpoints, background=settings.callbacks.background_checkpoints)
-    random, saving = RandomStates(), []
-    if settings.callbacks.checkpoints:
-        kept = KeptCheckpoints(run, files, random, minutes=settings.callbacks.checkpoint_minutes)
-        saving, interruption.save = [best_checkpoint(settings, run), kept], kept.save
-    callbacks = [random, *checks, interruption, samples, *watching, *saving]
+    callbacks = [*checks, interruption, samples, *watching, *saving(settings, run, files, interruption)]
     build = functools.partial(build_trainer, settings, run, loggers, callbacks, files)
     trainer = build()
     precomputation = Precomputation(settings, job, trainer)
@@ -253,19 +246,6 @@ def held_out_samples(settings: RunSettings, job: Job) -> HeldOutSamples:
     )
     against = job.models.measured_against
     return HeldOutSamples(collector, job.inputs.prepared.validation, seed=settings.seed, scored=gold is not None, reference=against)
-
-
-def best_checkpoint(settings: RunSettings, run: RunDir) -> ModelCheckpoint:
-    """Keeps the best weights by the loss's monitor."""
-    better = metric(settings.loss.monitor.removeprefix(VALIDATION)).better
-    return ModelCheckpoint(
-        dirpath=run.checkpoints,
-        filename="best",
-        monitor=settings.loss.monitor,
-        mode="min" if better == "lower" else "max",
-        save_weights_only=True,
-        enable_version_counter=False,
-    )
 
 
 def build_trainer(

@@ -7,17 +7,19 @@ import time
 from dataclasses import dataclass
 from typing import Any, cast, final
 
-from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from alignkit import ranks
 from alignkit.callbacks.checkpoint_files import CheckpointFiles
-from alignkit.callbacks.interruption import Stopped, validation_is_due
+from alignkit.callbacks.interruption import Interruption, Stopped, validation_is_due
 from alignkit.callbacks.random_states import RandomStates
 from alignkit.manifests import step_name
+from alignkit.metrics import VALIDATION, metric
 from alignkit.modules.stepping import SteppingModule
 from alignkit.run_dir import RunDir
+from alignkit.settings import RunSettings
 
 RETRY_SECONDS = 30.0
 """Between attempts after one that failed."""
@@ -116,3 +118,26 @@ class KeptCheckpoints(Checkpoint):
 
     def _count(self, *args: object) -> None:
         self._updates += 1
+
+
+def saving(settings: RunSettings, run: RunDir, files: CheckpointFiles, interruption: Interruption) -> list[Callback]:
+    """What keeps the state of a run, and its best weights."""
+    random = RandomStates()
+    if not settings.callbacks.checkpoints:
+        return [random]
+    kept = KeptCheckpoints(run, files, random, minutes=settings.callbacks.checkpoint_minutes)
+    interruption.save = kept.save
+    return [random, best_checkpoint(settings, run), kept]
+
+
+def best_checkpoint(settings: RunSettings, run: RunDir) -> ModelCheckpoint:
+    """Keeps the best weights by the loss's monitor."""
+    better = metric(settings.loss.monitor.removeprefix(VALIDATION)).better
+    return ModelCheckpoint(
+        dirpath=run.checkpoints,
+        filename="best",
+        monitor=settings.loss.monitor,
+        mode="min" if better == "lower" else "max",
+        save_weights_only=True,
+        enable_version_counter=False,
+    )

@@ -71,6 +71,7 @@ class Case:
     not_as_root: bool = False
     shared: bool = False
     growing: bool = False
+    twin: bool = False
 
     def __post_init__(self) -> None:
         assert (self.refused is None) != (self.counts is None), f"{self.id}: either refused or counts"
@@ -184,7 +185,7 @@ def read_table(table: Path) -> Iterator[Case]:
         case = Case(**{**given, "argv": tuple(typed)})
         yield with_file(case)
         for way in also:
-            yield with_file(TWINS[way](replace(case, id=f"{case.id}-{way}", real=False)))
+            yield with_file(TWINS[way](replace(case, id=f"{case.id}-{way}", real=False, twin=True)))
 
 
 def with_file(case: Case) -> Case:

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, final
@@ -141,7 +142,12 @@ def is_plain(typed: dict[str, str]) -> bool:
     return re.fullmatch(r"[\w.-]+", typed.get("dataset.path", "")) is not None and typed["dataset.path"] != "null"
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
+def marks(case: Case) -> list[pytest.MarkDecorator]:
+    """Of twins, which go through nearly the same code once more, every change runs a fourth."""
+    return [pytest.mark.slow] if case.twin and zlib.crc32(case.id.encode()) % 4 else []
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id, marks=marks(case)) for case in CASES])
 def test_a_bad_input_is_refused_or_counted(
     case: Case, box: Box, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
