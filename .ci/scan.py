@@ -11,7 +11,10 @@ BIN = Path(sys.executable).parent
 SECONDS = 120
 KNOWN: dict[str, str] = {}
 """Advisories that do not concern alignkit, or name a wrong version, each with the reason."""
-NO_SECRETS = r"^(tests/(security/test_secrets|faults/test_hub_faults|scorers/test_http|test_configuration)\.py|tests/stored_runs/|alignkit/lab/pretrained/)"
+NO_SECRETS = (
+    r"^(tests/(security/test_secrets|faults/test_hub_faults|scorers/test_http|test_configuration)\.py"
+    r"|tests/stored_runs/|alignkit/lab/pretrained/)"
+)
 """Made-up secrets that tests plant, and fingerprints of weights."""
 TOO_VAGUE = ("HexHighEntropyString", "Base64HighEntropyString", "KeywordDetector")
 """Find digests and the word password."""
