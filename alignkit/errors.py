@@ -33,6 +33,11 @@ class RankError(RuntimeError):
     """One of several processes crashed or was killed. The message says which, and holds its own traceback; the shell exits with code 1."""
 
 
+def heard_signals(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
+    """Those that stop a run here: who has started it with nohup wants no SIGHUP. (A shell's `&` ignores SIGINT, which still means it.)"""
+    return [number for number in numbers if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
+
+
 def signal_exit_code(number: signal.Signals) -> int:
     """Of a run that a signal ended, as shells count: 130 for Ctrl-C, 129 for SIGHUP, 143 for SIGTERM and for SIGUSR1, Slurm's warning."""
     return 128 + (signal.SIGTERM if number is signal.SIGUSR1 else number)
@@ -71,8 +76,9 @@ def check_range(
     size = abs(value)
     if whole and size > LARGEST_WHOLE:
         raise UserError(f"{where} = {value}; must be a number in {opening}, {closing}, and no more than {LARGEST_WHOLE} in size.")
-    if not whole and size > 0 and not SMALLEST_FLOAT32 <= size <= LARGEST_FLOAT32:
-        sizes = f"0, or {SMALLEST_FLOAT32:.1g} to {LARGEST_FLOAT32:.1g} in size: a float32"
+    # Where 0 is allowed, what float32 makes 0 does no harm.
+    if not whole and (size > LARGEST_FLOAT32 or (above == 0 and size < SMALLEST_FLOAT32)):
+        sizes = f"{SMALLEST_FLOAT32:.1g} to {LARGEST_FLOAT32:.1g} in size: a float32"
         raise UserError(f"{where} = {value!r}; must be a number in {opening}, {closing}, and {sizes}.")
 
 

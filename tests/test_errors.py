@@ -16,10 +16,16 @@ def test_the_bounds_are_those_of_torch() -> None:
     assert torch.iinfo(torch.int64).max == LARGEST_WHOLE
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0, 1e308, 1e-300, 10**400, 2**63, True, None, "1", [1]])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0, 1e308, 10**400, 2**63, True, None, "1", [1]])
 def test_what_is_no_number_for_a_tensor_is_refused_by_name(value: object) -> None:
     with pytest.raises(UserError, match=r"^loss.beta = .*; must be a number in \[0, inf\)"):
         check_range("loss.beta", value, low=0.0)  # type: ignore[arg-type]
+
+
+def test_a_number_that_float32_makes_0_is_refused_where_0_is() -> None:
+    check_range("loss.epsilon", 1e-300, low=0.0)
+    with pytest.raises(UserError, match=r"loss.beta = 1e-300; must be a number in \(0, inf\), and 1e-38 to 3e\+38 in size: a float32"):
+        check_range("loss.beta", 1e-300, above=0.0)
 
 
 @pytest.mark.parametrize("value", [0, 0.0, 1, 0.1, 1e-8, LARGEST_FLOAT32, SMALLEST_FLOAT32, LARGEST_WHOLE])

@@ -20,6 +20,7 @@ from alignkit.callbacks.checkpoint_files import CheckpointFiles
 from alignkit.callbacks.sharded_checkpoints import apart, put_in_place
 from alignkit.command_line import precheck
 from alignkit.job import carry_out
+from alignkit.manifests import step_checkpoints
 from alignkit.models.export import load_aligned
 from alignkit.run_dir import RunDir, read_jsonl
 from alignkit.scorers.normalization import Normalization
@@ -243,9 +244,10 @@ def test_weights_of_another_model_are_refused(killed: Trained, command: Command,
     CheckpointFiles(run, print).save_checkpoint(checkpoint, run.last_checkpoint.resolve())
     assert command(run.path) == 2
     assert "size mismatch for lm.model.norm.weight" in capsys.readouterr().err
-    run.last_checkpoint.write_bytes(b"no checkpoint")
+    for damaged in step_checkpoints(run.checkpoints):
+        damaged.write_bytes(b"no checkpoint")
     assert command(run.path) == 2
-    assert "last.ckpt: the checkpoint cannot be read" in capsys.readouterr().err
+    assert "step-000003.ckpt has 13 bytes instead of" in capsys.readouterr().err
     assert not run.model.exists()
 
 

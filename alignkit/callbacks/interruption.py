@@ -9,7 +9,7 @@ from typing import Any, Self, final
 
 from lightning import Callback, LightningModule, Trainer
 
-from alignkit.errors import signal_exit_code
+from alignkit.errors import heard_signals, signal_exit_code
 from alignkit.ranks import largest
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -44,9 +44,7 @@ class Interruption(Callback):
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        # Who has started this with nohup wants no SIGHUP.
-        numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-        self._previous = {number: signal.signal(number, self._handle) for number in numbers}
+        self._previous = {number: signal.signal(number, self._handle) for number in heard_signals(SIGNALS)}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -55,9 +53,8 @@ class Interruption(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Lightning has put a handler of its own before ours; it puts ours back when training ends.
-        for number in SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._handle)
+        for number in heard_signals(SIGNALS):
+            signal.signal(number, self._handle)
         self._training = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

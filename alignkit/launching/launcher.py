@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final, NoReturn
 
-from alignkit.errors import DivergedError, RankError, UserError, signal_exit_code
+from alignkit.errors import DivergedError, RankError, UserError, heard_signals, signal_exit_code
 from alignkit.launching.outcomes import Outcome, Outcomes
 from alignkit.run_dir import RunDir, Scalar
 from alignkit.settings import RunSettings
@@ -90,8 +90,7 @@ def passing_signals_on(outcomes: Outcomes) -> Iterator[list[signal.Signals]]:
         received.append(signal.Signals(number))
         outcomes.send(signal.Signals(number))
 
-    numbers = [number for number in PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, pass_on) for number in numbers}
+    before = {number: signal.signal(number, pass_on) for number in heard_signals(PASSED_ON)}
     before[signal.SIGQUIT] = signal.getsignal(signal.SIGQUIT)  # the agent takes it
     try:
         yield received

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Final, NamedTuple, NoReturn
 
+from alignkit.errors import heard_signals
 from alignkit.launching.launcher import PASSED_ON
 from alignkit.launching.output import flush
 
@@ -90,7 +91,7 @@ def _passing_on_to(child: int, mask: Iterable[int]) -> Iterator[list[signal.Sign
 
     # Only a main thread may handle signals, and who has started this with nohup wants no SIGHUP.
     is_main = threading.current_thread() is threading.main_thread()
-    numbers = [number for number in PASSED_ON if is_main and signal.getsignal(number) is not signal.SIG_IGN]
+    numbers = heard_signals(PASSED_ON) if is_main else []
     before = {number: signal.signal(number, pass_on) for number in numbers}
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:

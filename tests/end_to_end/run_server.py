@@ -135,6 +135,7 @@ def run(order: dict[str, Any]) -> None:
         os.dup2(log, stream)
     code = 1
     try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever has started the tests with nohup
         torch.set_num_threads(1)
         os.chdir(order["folder"])
         os.environ.update(order.get("environment", {}))

@@ -39,7 +39,9 @@ def sweep(folder: Path, *typed: str, path: str) -> subprocess.CompletedProcess[s
     return subprocess.run(arguments, cwd=folder, env=environ, capture_output=True, text=True, timeout=300, check=False)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind in ("basic", "optuna in joblib") else [pytest.mark.slow], id=kind) for kind in KINDS]
+)
 def test_every_rank_of_every_job_agrees_in_one_directory(kind: str, tmp_path: Path) -> None:
     done = sweep(tmp_path, *TWO, *KINDS[kind], path=os.pathsep.join([STAND_IN, PACKAGE]))
     assert done.returncode == 0, done.stderr

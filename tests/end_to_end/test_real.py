@@ -35,6 +35,7 @@ def train(tmp_path: Path, *overrides: str) -> tuple[RunDir, dict[str, object]]:
     return run, carry_out(settings, run)
 
 
+@pytest.mark.slow
 def test_gpt2_at_its_full_size_trains_from_a_folder(tmp_path):
     torch.manual_seed(0)
     GPT2LMHeadModel(GPT2Config()).save_pretrained(tmp_path / "gpt2")

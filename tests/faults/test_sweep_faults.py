@@ -285,6 +285,7 @@ sys.modules["alignkit.training"] = training
 """
 
 
+@pytest.mark.slow
 def test_a_worker_of_joblib_that_is_killed_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(IN_WORKERS)
     environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])}

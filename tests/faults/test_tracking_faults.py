@@ -59,6 +59,7 @@ def test_a_server_that_falls_silent_in_mid_run_holds_up_nothing(track, tmp_path)
     assert f"W&B did not get {LOGGED - stored(tmp_path)} of {LOGGED} rows; metrics.jsonl holds all of them." in said
 
 
+@pytest.mark.slow  # its twin: a server that falls silent
 def test_what_a_server_that_fails_in_mid_run_lacks_can_be_sent_later(track, tmp_path):
     with serving("errors", later=True) as server:
         said = track(environment=server.environment, constants={**QUICK, "alignkit.tracking:FINISH_TIMEOUT": 1.0})

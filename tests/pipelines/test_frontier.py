@@ -12,6 +12,7 @@ from alignkit.analysis.answers.frontier import best_of_points, trained_points
 from alignkit.analysis.runs import load_runs
 
 
+@pytest.mark.slow  # minutes of jobs in processes of their own; tests of experiments and of each answer are its twins
 def test_the_small_frontier_ends_with_a_table_a_figure_and_findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "frontier"
     monkeypatch.setattr("sys.argv", ["alignkit-pipeline", "experiment=frontier", "size=small", f"run_dir={folder}", "debug=true"])
