@@ -63,6 +63,7 @@ def test_every_rank_of_every_job_agrees_in_one_directory(kind: str, tmp_path: Pa
     assert lines[-1] == f"run: {folder}"
 
 
+@pytest.mark.slow  # its twins: the jobs above, and a run of two processes
 def test_a_sweep_of_two_processes_a_job_trains_and_has_one_wandb_run_a_job(tmp_path: Path) -> None:
     short = ["steps=2", "schedule.warmup_steps=0", "validation.every=2", "validation.samples=0", "logger.every=1", "dataset.pairs=40"]
     short += ["dataset.validation_examples=12", "batch.pairs=8", "callbacks.progress_bar=false", "callbacks.checkpoints=false"]

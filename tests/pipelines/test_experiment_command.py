@@ -51,6 +51,7 @@ def children_of(process: int) -> list[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks ps for the children of a process")
+@pytest.mark.slow  # its twin: a stopped pipeline that is typed again
 def test_killed_in_the_middle_and_typed_again_it_ends_as_if_it_had_not_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
