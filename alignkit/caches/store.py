@@ -19,6 +19,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from alignkit.caches.place import short
+from alignkit.manifests import sync_folder
 
 FORMAT = "1"
 """Of the files and of the values in them. A change of what alignkit computes changes it."""
@@ -118,7 +119,7 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(self.folder / f"{checksum[:32]}{SUFFIX}")
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
         except OSError as error:
             self.writable = False
             with suppress(OSError):
@@ -212,13 +213,3 @@ def _mapped(file: Path) -> tuple[dict[str, Any], Segment]:
     """Metadata and content of a file, which is read again wherever memory is short."""
     with safe_open(file, framework="pt") as opened:
         return opened.metadata() or {}, Segment(*(opened.get_tensor(name) for name in Segment._fields))
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, where the system can."""
-    with suppress(OSError):
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
