@@ -20,7 +20,7 @@ from alignkit.models.adapters import add_adapters
 from alignkit.models.backbone import Backbone, check_layers
 from alignkit.models.export import check_adapter_export
 from alignkit.models.flex_attention import BLOCK
-from alignkit.models.freezing import freeze, freeze_layers, train_embeddings
+from alignkit.models.freezing import freeze, leave_trained
 from alignkit.models.heads import Heads
 from alignkit.models.loading import check_fit, check_quantization, load_config, load_lm, load_quantized_lm, load_tokenizer
 from alignkit.models.location import locate
@@ -200,12 +200,7 @@ def build_models(settings: RunSettings, inputs: Inputs, *, checkpointing: bool) 
     if isinstance(measured_against, LiveReference) and measured_against is not reference:
         say("validation.kl: a reference stays in memory, to be asked about samples")
     frozen_trunk = model.train == "heads"
-    if frozen_trunk:
-        freeze(backbone)
-    if model.train == "embeddings":
-        train_embeddings(backbone)
-    if model.frozen_layers > 0:
-        freeze_layers(backbone, model.frozen_layers)
+    leave_trained(backbone, model)
     if model.adapter is not None:
         add_adapters(backbone, model.lora)
     if checkpointing:

@@ -17,7 +17,7 @@ from alignkit.errors import UserError
 from alignkit.hardware import device_kind
 from alignkit.models.adapters import add_adapters
 from alignkit.models.backbone import Backbone
-from alignkit.models.freezing import freeze, freeze_layers, train_embeddings
+from alignkit.models.freezing import leave_trained
 from alignkit.models.heads import Heads
 from alignkit.models.loading import load_config
 from alignkit.models.location import locate
@@ -95,12 +95,7 @@ def build_module(
     elif objective.needs_reference:
         reference = looked_up
     frozen = settings.model.train == "heads"
-    if frozen:
-        freeze(backbone)
-    if settings.model.train == "embeddings":
-        train_embeddings(backbone)
-    if settings.model.frozen_layers > 0:
-        freeze_layers(backbone, settings.model.frozen_layers)
+    leave_trained(backbone, settings.model)
     if settings.model.adapter is not None:
         # Not under `mode`: peft moves what it has made, which tensors without values refuse. Adapters are small.
         add_adapters(backbone, settings.model.lora)

@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 from alignkit.errors import UserError
+from alignkit.model_settings import ModelSettings
 from alignkit.models.backbone import Backbone
+
+
+def leave_trained(backbone: Backbone, settings: ModelSettings) -> None:
+    """Freeze all of the trunk that a run does not train; adapters come after it.
+
+    Raises:
+        UserError: when it has no such layers.
+    """
+    if settings.train == "heads":
+        freeze(backbone)
+    if settings.train == "embeddings":
+        train_embeddings(backbone)
+    if settings.frozen_layers > 0:
+        freeze_layers(backbone, settings.frozen_layers)
 
 
 def freeze(backbone: Backbone) -> Backbone:

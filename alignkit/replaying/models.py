@@ -20,7 +20,7 @@ from alignkit.errors import UserError
 from alignkit.losses.rollout_families import RolloutLoss, SampledLoss
 from alignkit.losses.rollout_outputs import PolicyTokens
 from alignkit.models.adapters import add_adapters
-from alignkit.models.freezing import freeze, freeze_layers, train_embeddings
+from alignkit.models.freezing import leave_trained
 from alignkit.models.heads import Heads
 from alignkit.models.loading import load_tokenizer
 from alignkit.models.location import locate
@@ -72,12 +72,7 @@ def build_replay_models(settings: RunSettings, run: RunDir, failure: Failure, de
         settings = replace(settings, reference=replace(settings.reference, source="memory"))
     backbone = load_backbone(settings, "model.path", locate("model.path", settings.model.path))
     reference, _ = build_reference(settings, objective, backbone, "")
-    if settings.model.train == "heads":
-        freeze(backbone)
-    if settings.model.train == "embeddings":
-        train_embeddings(backbone)
-    if settings.model.frozen_layers > 0:
-        freeze_layers(backbone, settings.model.frozen_layers)
+    leave_trained(backbone, settings.model)
     if settings.model.adapter is not None:
         add_adapters(backbone, settings.model.lora)
     modules = nn.ModuleDict({"backbone": backbone, "heads": Heads(backbone.hidden_width, head_settings)})
