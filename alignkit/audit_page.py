@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -54,22 +54,38 @@ class Cell:
 
 def page_text(page: Inspection, *, longest: int) -> str:
     """All of it. `longest` is the number of tokens up to which a text is shown whole, 0 for no limit."""
-    console = Console(highlight=False, emoji=False, markup=False)
-    coloured = console.is_terminal and not console.no_color and not console.is_dumb_terminal
-    if not coloured:
-        console.width = PLAIN_WIDTH
+    console, coloured = page_console(PLAIN_WIDTH)
     with console.capture() as captured:
-        for label, line in opening(page):
-            console.print(f"{label:11}{visible(line)}", soft_wrap=True)
-        for table in (counts_table(page), lengths_table(page), layouts_table(page)):
-            table.box = box.SIMPLE_HEAD if coloured else None
-            console.print(*([table] if coloured else ["", table]), sep="\n")  # the box begins with an empty line
+        print_opening(console, opening(page))
+        print_tables(console, (counts_table(page), lengths_table(page), layouts_table(page)), coloured=coloured)
         console.print("", layout_line(page), sep="\n", soft_wrap=True)
         if page.examples:
             print_cells(console, legend(coloured, head=page.head), coloured, indent="")
         for example in page.examples:
             print_example(console, example, page, coloured=coloured, longest=longest)
     return captured.get()
+
+
+def page_console(plain_width: int) -> tuple[Console, bool]:
+    """Where a page is printed, and whether in colours; one that goes to a file or a pipe has `plain_width` columns."""
+    console = Console(highlight=False, emoji=False, markup=False)
+    coloured = console.is_terminal and not console.no_color and not console.is_dumb_terminal
+    if not coloured:
+        console.width = plain_width
+    return console, coloured
+
+
+def print_opening(console: Console, lines: Iterable[tuple[str, str]]) -> None:
+    """Labels, each with its line."""
+    for label, line in lines:
+        console.print(f"{label:11}{visible(line)}", soft_wrap=True)
+
+
+def print_tables(console: Console, tables: Iterable[Table], *, coloured: bool) -> None:
+    """Tables, each after an empty line."""
+    for table in tables:
+        table.box = box.SIMPLE_HEAD if coloured else None
+        console.print(*([table] if coloured else ["", table]), sep="\n")  # the box begins with an empty line
 
 
 def opening(page: Inspection) -> Iterator[tuple[str, str]]:

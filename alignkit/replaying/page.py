@@ -6,10 +6,9 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from alignkit.audit_page import page_console, print_opening, print_tables
 from alignkit.terminal import visible
 
 if TYPE_CHECKING:  # importing it would load torch
@@ -24,16 +23,10 @@ FINITE = "all finite"
 
 def replay_text(replay: Replay) -> str:
     """All of it: what the run said, each micro-batch, and each example by itself, the guilty ones first."""
-    console = Console(highlight=False, emoji=False, markup=False)
-    coloured = console.is_terminal and not console.no_color and not console.is_dumb_terminal
-    if not coloured:
-        console.width = PLAIN_WIDTH
+    console, coloured = page_console(PLAIN_WIDTH)
     with console.capture() as captured:
-        for label, line in opening(replay):
-            console.print(f"{label:9}{visible(line)}", soft_wrap=True)
-        for table in (batches_table(replay), examples_table(replay)):
-            table.box = box.SIMPLE_HEAD if coloured else None
-            console.print("", table, sep="\n")
+        print_opening(console, opening(replay))
+        print_tables(console, (batches_table(replay), examples_table(replay)), coloured=coloured)
         console.print("", *notes(replay), sep="\n", soft_wrap=True)
     return captured.get()
 
