@@ -37,6 +37,8 @@ PIPELINE = "pipeline"
 """A folder of `conf/` that is no group of a run."""
 EVALUATION = "evaluation"
 """Another one."""
+JUDGE = "judge"
+"""Another one."""
 EXPERIMENT = "experiment"
 QUESTION = "question"
 """The key of an option of `experiment=` that is a sweep over pipelines and no settings of a run."""
@@ -91,6 +93,8 @@ class Composer:
             raise UserError(f"{line}: is more than one run. Type python -m alignkit.pipeline {line}")
         if override.key_or_group == EVALUATION:
             raise UserError(f"{line}: measures a model that is there. Type python -m alignkit.evaluate model.path=DIR {line}")
+        if override.key_or_group == JUDGE:
+            raise UserError(f"{line}: judges answers, and training has none to judge. Type python -m alignkit.label model.path=DIR {line}")
         if override.key_or_group == EXPERIMENT and self.is_of_pipelines(str(override.value())):
             raise UserError(f"{line}: is an experiment of pipelines. Type python -m alignkit.pipeline {line}")
         if override.is_hydra_override():

@@ -26,6 +26,8 @@ FLOORS = {
         "rollout_settings",
         "generate_settings",
         "evaluation_settings",
+        "judge_settings",
+        "label_settings",
         "metrics",
         "run_dir",
         "row_files",

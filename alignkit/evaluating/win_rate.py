@@ -20,12 +20,13 @@ from alignkit.errors import UserError
 from alignkit.evaluating.outcome import Outcome
 from alignkit.evaluating.player import Player, Reply, answers_of, as_opponent
 from alignkit.evaluating.question_table import flat_interval, shown
-from alignkit.evaluation.win_rate import Answer, Bout, Verdict, WinRate, by_score, in_both_orders
+from alignkit.evaluation.win_rate import WinRate
 from alignkit.evaluation_settings import CHOSEN, REFERENCE, EvaluateSettings, WinRateSettings
 from alignkit.generate_settings import CHAT, HELD_OUT, TRAINING
 from alignkit.generation.answering import products, surroundings_of
 from alignkit.generation.prompt_reading import Prompt, read_prompts
 from alignkit.hardware import device_kind
+from alignkit.judges.bouts import Answer, Bout, Verdict, by_score, in_both_orders
 from alignkit.models.backbone import Backbone
 from alignkit.modules.collector import Collector, Writing
 from alignkit.resolution import build_source

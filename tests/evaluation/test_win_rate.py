@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from alignkit.evaluation.win_rate import Answer, Bout, Verdict, WinRate, by_score, in_both_orders
+from alignkit.evaluation.win_rate import WinRate
+from alignkit.judges.bouts import Answer, Bout, Verdict, by_score, in_both_orders
 
 WIN, TIE, LOSS = Verdict.WIN, Verdict.TIE, Verdict.LOSS
 
