@@ -13,12 +13,13 @@ import pytest
 import yaml
 
 from alignkit.command_line import precheck
-from alignkit.composition import EVALUATION, PIPELINE
+from alignkit.composition import EVALUATION, JUDGE, PIPELINE
 from alignkit.configuration import conf_dir
 from alignkit.errors import UserError
 from alignkit.evaluation.tasks.catalogue import task_kinds
 from alignkit.evaluation_settings import KINDS, QuestionsSettings
 from alignkit.help_page import head_comment
+from alignkit.judge_assembly import JUDGES, SCORER
 from alignkit.loss_settings import HeadSettings
 from alignkit.metrics import METRICS, VALIDATION
 from alignkit.modules.term_kinds import reads_head
@@ -31,7 +32,7 @@ from alignkit.settings import DatasetSettings, RunSettings
 
 FILES = sorted(conf_dir().rglob("*.yaml"))
 OF_PIPELINES = experiment_files(None)
-OF_OTHERS = (conf_dir() / PIPELINE, conf_dir() / EVALUATION)
+OF_OTHERS = (conf_dir() / PIPELINE, conf_dir() / EVALUATION, conf_dir() / JUDGE)
 """Groups that a run does not have."""
 OPTIONS = [
     (file.parent.name, file.stem)
@@ -39,6 +40,7 @@ OPTIONS = [
     if file.parent not in (conf_dir(), *OF_OTHERS, conf_dir() / "hydra" / "sweeper") and file not in OF_PIPELINES.values()
 ]
 EVALUATIONS = sorted(file.stem for file in FILES if file.parent == conf_dir() / EVALUATION)
+JUDGE_OPTIONS = sorted(file.stem for file in FILES if file.parent == conf_dir() / JUDGE)
 ALIASES = {"reward": "bradley_terry"}
 LABELS = {"reference": "source"}
 """The key that tells an option, where it is not `name`."""
@@ -179,6 +181,17 @@ def test_every_task_is_asked_by_an_evaluation_and_every_kind_has_one() -> None:
     assert {own["kind"] for own in files} == KINDS.keys()
 
 
+@pytest.mark.parametrize("name", JUDGE_OPTIONS)
+def test_a_judge_file_has_the_fields_of_its_class(name: str) -> None:
+    own = read(JUDGE, name)
+    fields = field_names(resolve(JUDGES, own.pop("name")))
+    if SCORER in own:  # its options stand beside it
+        scorer = read(SCORER, own.pop(SCORER))
+        assert own.keys() | {"name"} == scorer.keys() or not own
+        own = {SCORER: None}
+    assert own.keys() == fields
+
+
 @pytest.mark.parametrize("group", PLAIN_GROUPS)
 def test_the_files_of_a_group_have_the_fields_of_its_record(group: str) -> None:
     files = [read(group, option) for option in options(group)]
@@ -190,7 +203,7 @@ def test_the_files_of_a_group_have_the_fields_of_its_record(group: str) -> None:
 def test_the_top_config_has_the_fields_of_a_run() -> None:
     own = yaml.safe_load((conf_dir() / "train.yaml").read_text(encoding="utf-8"))
     chosen = {next(iter(default)) for default in own["defaults"] if isinstance(default, dict)}
-    chosen = {group for group in chosen if not group.startswith("override ")} - {"experiment", EVALUATION}
+    chosen = {group for group in chosen if not group.startswith("override ")} - {"experiment", EVALUATION, JUDGE}
     assert (own.keys() | chosen) - {"defaults", "hydra"} == field_names(RunSettings)
 
 
