@@ -12,7 +12,7 @@ SECONDS = 120
 KNOWN: dict[str, str] = {}
 """Advisories that do not concern alignkit, or name a wrong version, each with the reason."""
 NO_SECRETS = (
-    r"^(tests/(security/test_secrets|faults/test_hub_faults|scorers/test_http|test_configuration)\.py"
+    r"^(tests/(security/test_secrets|faults/test_hub_faults|(scorers|judges)/test_http|test_configuration)\.py"
     r"|tests/stored_runs/|alignkit/lab/pretrained/)"
 )
 """Made-up secrets that tests plant, and fingerprints of weights."""

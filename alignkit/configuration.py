@@ -23,7 +23,7 @@ from alignkit.errors import UserError, check_choice
 from alignkit.evaluation.tasks.catalogue import find_task
 from alignkit.loss_settings import LossSettings
 from alignkit.optimizer_settings import OPTIMIZER_SETTINGS, OptimizerSettings
-from alignkit.resolution import PART_KEYS, PARTS, build_source, check_allowed, check_code, loss_fields, loss_parts, to_record
+from alignkit.resolution import ENSEMBLES, PART_KEYS, PARTS, build_source, check_allowed, check_code, loss_fields, loss_parts, to_record
 from alignkit.rollout_settings import NO_SCORER, ScorerSettings
 from alignkit.scorers.parts import checked_parts as scorer_parts
 from alignkit.settings import DatasetSettings, RunSettings
@@ -146,7 +146,7 @@ def composite_parts(parts: object, known: Mapping[str, Mapping[str, Any]], allow
         if "." in loss:
             check_allowed(loss, allow_code)
         else:
-            check_name("loss", loss, [option for option in known if PARTS not in known[option]])
+            check_name("loss", loss, [option for option in known if PARTS not in known[option] and option not in ENSEMBLES])
             own = {*loss_fields(known[loss]), *PART_KEYS} - {"name", "module", "monitor"}
             defaults = {key: value for key, value in known[loss].items() if key in own}
             check_keys(where, given, own, known, loss)

@@ -28,6 +28,8 @@ Examples
   python -m alignkit.evaluate model.path=RUN evaluation=gpt4all against=EVALUATION     paired with another evaluation of the same rows
   python -m alignkit.evaluate model.path=RUN evaluation=rm_bench scorer=head scorer.path=REWARD_RUN
   python -m alignkit.evaluate model.path=RUN evaluation=win_rate scorer=vader evaluation.opponent=chosen
+  python -m alignkit.evaluate model.path=RUN evaluation=win_rate judge=llm_likeliest judge.model=DIR reference.path=SFT_RUN/model
+  python -m alignkit.evaluate model.path=RUN evaluation=judge_agreement judge=llm evaluation.path=DIR     does a judge agree with people?
   python -m alignkit.evaluate model.path=RUN evaluation=cost reference.path=SFT_RUN/model evaluation.text=held_out.txt
   python -m alignkit.evaluate model.path=RUN evaluation=lm_eval 'evaluation.tasks=[hellaswag]'     by lm-evaluation-harness
 
@@ -36,11 +38,13 @@ Keys of its own
   scorer=NAME       or a list of names. Of questions: logp_mean, logp_sum and logp_characters are log p(candidate | prompt) by tokens, in
                     all and by characters; a head of the run; implicit: beta * (log pi - log pi_ref); or one option of scorer=, whose
                     keys are scorer.KEY. Left out: log-probs and every head, with reference.path also implicit. Of win rates: who judges
+  judge=NAME        an option of conf/judge/, with keys judge.KEY: of win rates in the place of scorer=; of judge_agreement who is measured,
+                    with judge=vote each of several: judge=vote 'judge.judges={dph: {judge: head, path: RUN}, llm: {judge: llm}}'
   against=DIR       another evaluation of the same questions: differences with their intervals
   samples max_tokens temperature top_k top_p     of evaluations that sample: short for rollout.samples and so on
 
-An evaluation leaves config.yaml, results.json, evaluation.json (the same with intervals and counts) and questions.jsonl or samples.jsonl in
-its run directory. model.path is a run, a Hugging Face folder, a peft adapter, a hub id or builtin:tiny.
+An evaluation leaves config.yaml, results.json, evaluation.json (the same with intervals and counts) and questions.jsonl, samples.jsonl or
+judgements.jsonl in its run directory. model.path is a run, a Hugging Face folder, a peft adapter, a hub id or builtin:tiny.
 
 All groups and keys of a run: python -m alignkit.train --help
 """

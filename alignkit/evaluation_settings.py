@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
 from alignkit.errors import UserError, check_range
+from alignkit.judge_settings import JudgeSettings
 
 CHOSEN = "chosen"
 REFERENCE = "reference"
 FEWEST_RESAMPLES = 100
 ANSWERS = "questions.jsonl"
 """Beside `evaluation.json`: a line a question, with what was said of its candidates."""
+JUDGEMENTS = "judgements.jsonl"
+"""Likewise: a line a pair of answers, with what judges said of it."""
 LOGP_SUM = "logp_sum"
 """log p(candidate | prompt), nats: what lm-evaluation-harness calls `acc`."""
 LOGP_MEAN = "logp_mean"
@@ -57,7 +60,7 @@ class QuestionsSettings:
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WinRateSettings:
-    """`kind: win_rate`: how often a scorer prefers the model's answers to others."""
+    """`kind: win_rate`: how often a scorer or a judge prefers the model's answers to others."""
 
     name: str
     opponent: str
@@ -131,12 +134,34 @@ class LmEvalSettings:
             check_range("evaluation.shots", self.shots, low=0)
 
 
-EvaluationSettings: TypeAlias = QuestionsSettings | WinRateSettings | CostSettings | LmEvalSettings
-KINDS: Mapping[str, type[QuestionsSettings] | type[WinRateSettings] | type[CostSettings] | type[LmEvalSettings]] = {
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgeAgreementSettings:
+    """`kind: judge_agreement`: whether a judge, or each of several, prefers what people prefer."""
+
+    name: str
+    tasks: list[str]
+    """Benchmarks of pairs of answers, by the names that `kind: questions` has for them."""
+    path: str | None
+    """A file of the only task's rows in their original format, or a folder with a folder or file for each task; null reads the hub."""
+    limit: int | None
+    """At most so many pairs of each task: of each group as many as is its share, drawn by their texts and not by their order, so that it
+    is the same sample for every judge; null takes all."""
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise UserError("evaluation.tasks = []; must name a benchmark. Try evaluation.tasks=[llmbar].")
+        if self.limit is not None:
+            check_range("evaluation.limit", self.limit, low=1)
+
+
+EvaluationSettings: TypeAlias = QuestionsSettings | WinRateSettings | CostSettings | LmEvalSettings | JudgeAgreementSettings
+KINDS: Mapping[str, type[EvaluationSettings]] = {
     "questions": QuestionsSettings,
     "win_rate": WinRateSettings,
     "cost": CostSettings,
     "lm_eval": LmEvalSettings,
+    "judge_agreement": JudgeAgreementSettings,
 }
 """By the key `kind` of a file of `conf/evaluation/`."""
 
@@ -151,3 +176,5 @@ class EvaluateSettings:
     """Who scores: `logp_mean`, `logp_sum`, `logp_characters`, a head of the run, `implicit`, or an option of `scorer=`."""
     against: str | None
     """The directory of another evaluation of the same questions, to be compared with pair by pair; null for none."""
+    judge: JudgeSettings | None = None
+    """Who compares answers, of win rates in the place of a scorer; None for nobody."""

@@ -115,6 +115,21 @@ class JointSettings:
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EnsembleSettings:
+    """Several heads that learn the same on one trunk: they agree on what the data say, and differ on the rest."""
+
+    members: int
+    """Heads beside the one that learns from all pairs as they are, >= 2."""
+    bootstrap: int | None
+    """Each member learns from a bootstrap of the pairs of its own, and this is the seed of the draw; null: members differ by the weights
+    that they start with alone."""
+
+    def __post_init__(self) -> None:
+        check_range("loss.members", self.members, low=2, hint="They differ, and one alone cannot. Try 8.")
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PartPlace:
     """What one part is within its objective."""
 
@@ -124,6 +139,8 @@ class PartPlace:
     """The part of `dataset=mixture` whose examples it reads; null reads all."""
     attribute: str | None
     """The rating that its head learns, for losses on ratings."""
+    bootstrap: int | None
+    """Learn from a bootstrap of the examples, drawn with this seed, for each part another one; null learns from all alike."""
 
 
 @final

@@ -15,7 +15,7 @@ from alignkit.loss_settings import JointSettings, LossSettings
 from alignkit.losses.families import Loss
 from alignkit.losses.rollout_families import SampledLoss
 from alignkit.modules.term_kinds import TERMS, kind_of
-from alignkit.resolution import LOSSES, PARTS, loss_parts, resolve
+from alignkit.resolution import ENSEMBLES, LOSSES, PARTS, loss_parts, resolve
 
 HEADER = ("`loss=`", "reads", "reference", "parameters, default, range", "pulls to", "paper")
 NUMBER = r"-?\d+(?:\.\d+)?"
@@ -54,7 +54,7 @@ def line(cells: tuple[str, ...]) -> str:
 
 def loss_names() -> list[str]:
     """The packaged options of `loss=` that are one loss: not those that only name another, nor sums."""
-    return [name for name, options in packaged("loss").items() if "name" in options and PARTS not in options]
+    return [name for name, options in packaged("loss").items() if "name" in options and PARTS not in options and name not in ENSEMBLES]
 
 
 def row(name: str) -> tuple[str, ...]:

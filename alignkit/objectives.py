@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
@@ -14,6 +14,7 @@ from alignkit.data.preparation import PreparedData
 from alignkit.errors import UserError
 from alignkit.loss_settings import HeadSettings, LossSettings
 from alignkit.losses.rollout_families import SampledLoss
+from alignkit.metrics import CHOSEN_REWARDS, IMPLICIT_CHOSEN_REWARDS
 from alignkit.models.loading import check_fit, load_config, load_tokenizer
 from alignkit.models.location import locate
 from alignkit.models.soundness import check_same_tokens
@@ -48,9 +49,17 @@ def build_objective(settings: LossSettings, allow_code: Sequence[str]) -> tuple[
             raise UserError(f"{part.where}.attribute is missing: {part.loss} learns a rating. Type {part.where}.attribute=overall.")
         if part.head is not None and heads.setdefault(part.head.name, part.head) != part.head:
             raise UserError(f"{part.where}.head: there is another head {part.head.name!r} with other settings. Give it a name of its own.")
-        head = None if part.head is None else part.head.name
-        place = Place(name=part.name, weight=part.place.weight, head=head, source=part.place.source, attribute=part.place.attribute or "")
+        place = Place(
+            name=part.name,
+            weight=part.place.weight,
+            head=None if part.head is None else part.head.name,
+            source=part.place.source,
+            attribute=part.place.attribute or "",
+            bootstrap=part.place.bootstrap,
+        )
         terms.append(build_term(loss, place))
+        if place.bootstrap is not None and terms[-1].unit != "examples":
+            raise UserError(f"{part.where}.bootstrap: {part.loss} counts {terms[-1].unit}, and a bootstrap draws examples. Leave it out.")
     return Objective(terms), heads
 
 
@@ -87,6 +96,10 @@ def check_combination(settings: RunSettings, objective: AnyObjective) -> None:
         check_rollouts(settings, objective.loss)
         return
     check_no_rollouts(settings)
+    if settings.callbacks.ledger and not {CHOSEN_REWARDS, IMPLICIT_CHOSEN_REWARDS} & objective.reward_names:
+        raise UserError(
+            f"callbacks.ledger = true with loss={settings.loss.name}: it has no margins of pairs. Leave it out, or choose a loss that has."
+        )
     if settings.model.train == "heads":
         idle = [term.place.name for term in objective.terms if term.needs_trunk]
         if len(idle) == len(objective.terms):
@@ -150,6 +163,8 @@ def check_rollouts(settings: RunSettings, loss: SampledLoss) -> None:
         )
     if settings.callbacks.gradient_cosine:
         raise UserError(f"callbacks.gradient_cosine = true with loss={name}: there are no chosen and rejected sides. Leave it out.")
+    if settings.callbacks.ledger:
+        raise UserError(f"callbacks.ledger = true with loss={name}: there are no pairs to keep a ledger of. Leave it out.")
     check_moving(settings)
 
 
@@ -215,9 +230,12 @@ def formula(name: str, objective: AnyObjective) -> str:
     if isinstance(objective, RolloutObjective):
         values = ", ".join(f"{field.name} {getattr(objective.loss, field.name)}" for field in dataclasses.fields(objective.loss))
         return f"{name}: {objective.loss.formula}; {values}"
+    alike: dict[Any, list[str]] = {}
     for term in objective.terms:
-        values = ", ".join(f"{field.name} {getattr(term.loss, field.name)}" for field in dataclasses.fields(term.loss))
-        parts.append(f"{term.place.name}: {term.loss.formula}{'; ' * bool(values)}{values}")
-    if len(parts) > 1:
+        alike.setdefault(term.loss, []).append(term.place.name)
+    for loss, terms in alike.items():
+        values = ", ".join(f"{field.name} {getattr(loss, field.name)}" for field in dataclasses.fields(loss))
+        parts.append(f"{', '.join(terms)}: {loss.formula}{'; ' * bool(values)}{values}")
+    if len(objective.terms) > 1:
         parts.insert(0, f"{name}: L = {' + '.join(f'{term.place.weight:g} * {term.place.name}' for term in objective.terms)}")
     return " | ".join(parts)

@@ -23,7 +23,7 @@ from alignkit.launching.placement import check_alone
 from alignkit.pipelines.experiment import Experiment, experiment_files, keep, take_workers, unfold
 from alignkit.pipelines.files import pipeline_files, read_pipeline
 from alignkit.pipelines.progress import StageWatch
-from alignkit.pipelines.records import RECORD, STAGE_DONE, change
+from alignkit.pipelines.records import RECORD, SKIPPED, STAGE_DONE, change
 from alignkit.pipelines.schedule import Schedule
 from alignkit.pipelines.stage_runs import attempt, check_finished, place
 from alignkit.pipelines.stages import PipelineCommand, read_command
@@ -64,6 +64,9 @@ Experiments: experiment=NAME [size=small|full] [workers=N]. Each leaves answer/ 
 A pipeline is a YAML file; -cd DIR adds those of DIR/pipeline. It lists stages with their `options`, which give way to all that is typed,
 and with what ties them to earlier stages, `from`, which gives way to stages.STAGE. alone. {{sft}} is the directory of stage sft:
   python -m alignkit.pipeline pipeline=rlhf 'stages.ppo.model.path={{reward}}/model'
+Stages may come in rounds: rounds=N says how many, stages.dpo. means all of a kind, stages.dpo_2. the second, {{previous}} the model of the
+round before; rounds end where a stage measures no more than stop=VALUE, or stop=never. What only some commands have, such as judge=, is
+for the stages that have it.
 
 All groups and keys of a run: python -m alignkit.train --help
 """
@@ -109,16 +112,23 @@ def answer(flags: Namespace) -> int:
     width = max(map(len, files), default=0)
     lines = []
     for name, file in files.items():
-        lines.append(f"  {name:{width}}  {head_comment(file.read_text(encoding='utf-8'))}")
-        lines.append(f"  {'':{width}}  stages: {' '.join(read_pipeline(name, flags.config_dir).stage_names)}")
+        lines += entry_of(name, file, width)
+        pipeline = read_pipeline(name, flags.config_dir)
+        lines.append(f"  {'':{width}}  stages: {pipeline.outline}")
+        lines += [f"  {'':{width}}  keys of its own: {' '.join(pipeline.examples)}"] if pipeline.keys else []
     experiments = experiment_files(flags.config_dir)
     wide = max(map(len, experiments), default=0)
     questions = []
     for name, file in sorted(experiments.items()):
-        words = textwrap.wrap(head_comment(file.read_text(encoding="utf-8")), WIDTH - wide)
-        questions += [f"  {label:{wide}}  {line}" for label, line in zip([name, *[""] * len(words)], words, strict=False)]
+        questions += entry_of(name, file, wide)
     print(HELP.format(pipelines="\n".join(lines), experiments="\n".join(questions)), end="")
     return DONE
+
+
+def entry_of(name: str, file: Path, width: int) -> list[str]:
+    """Lines of the help page: a name, and what a file says of itself first."""
+    words = textwrap.wrap(head_comment(file.read_text(encoding="utf-8")), WIDTH - width)
+    return [f"  {label:{width}}  {line}" for label, line in zip([name, *[""] * len(words)], words, strict=False)]
 
 
 @contextmanager
@@ -161,9 +171,13 @@ def run_one(command: PipelineCommand, folder: Path) -> int:
     placed = place(command.pipelines, [folder])
     check_finished(placed)
     schedule = Schedule(placed)
-    stages, (records,) = placed[0].stages, schedule.records
+    stages = placed[0].stages
     for number, stage in enumerate(stages):
         announcement = f"stage {number + 1} of {len(stages)}: {stage.stage.name}"
+        records = schedule.records[0]
+        if records[number].status == SKIPPED:
+            print(f"{announcement} is skipped: {records[number].message}", flush=True)
+            continue
         if records[number].status == STAGE_DONE:
             print(f"{announcement} is finished, in {stage.run.path}", flush=True)
             continue
@@ -175,8 +189,9 @@ def run_one(command: PipelineCommand, folder: Path) -> int:
             if not (outcome.exit_code == WRONG_INPUT and left_nothing(folder)):
                 say_how_to_go_on(folder)
             return outcome.exit_code
+        records = schedule.records[0]
         print(f"{stage.stage.name}: {records[number].headline} {change(records[number])}", flush=True)
-    print_table(stages_table(records))
+    print_table(stages_table(schedule.records[0]))
     print(f"run: {folder}", flush=True)
     return DONE
 
@@ -242,7 +257,8 @@ def conclude(schedule: Schedule, *, stopped: int | None) -> int:
     """
     jobs = schedule.jobs
     headlines = [last.kind.headline(last.settings)[0] for last in (pipeline.stages[-1] for pipeline in schedule.pipelines)]
-    print_table(jobs_table(jobs, headlines))
+    skipped = [sum(record.status == SKIPPED for record in records) for records in schedule.records]
+    print_table(jobs_table(jobs, headlines, skipped))
     for job in jobs:
         if job.exit_code:
             print(f"job {job.job} ({job.words}) {job.status}: {harmless(job.message)}", file=sys.stderr)

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from alignkit.errors import LARGEST_WHOLE, UserError, check_range, did_you_mean
-from alignkit.loss_settings import HeadSettings, JointSettings, LossSettings, PartPlace, PartSettings
+from alignkit.loss_settings import EnsembleSettings, HeadSettings, JointSettings, LossSettings, PartPlace, PartSettings
 from alignkit.rollout_settings import ScorerSettings
 from alignkit.scorers.parts import OF_THE_PART
 from alignkit.settings import DatasetSettings
@@ -26,6 +26,9 @@ MODULES = "alignkit.modules"
 SOURCES = "alignkit.data.sources"
 SCORERS = "alignkit.scorers"
 
+ENSEMBLES: Mapping[str, str] = {"reward_ensemble": "bradley_terry"}
+"""Options of `loss=` that train several heads alike, and the loss of each of them."""
+ENSEMBLE_KEYS = frozenset(field.name for field in dataclasses.fields(EnsembleSettings))
 JOINT_KEYS = frozenset(field.name for field in dataclasses.fields(JointSettings))
 PART_KEYS = frozenset(("loss", "head", *(field.name for field in dataclasses.fields(PartPlace))))
 """What a part of an objective has beside the options of its loss."""
@@ -165,7 +168,8 @@ def expected(hint: Any) -> str:
 
 
 def loss_parts(settings: LossSettings) -> tuple[PartSettings, ...]:
-    """The weighted parts of an objective: those under `loss.parts`, a head's loss with its joint cDPO term, or the loss alone.
+    """The weighted parts of an objective: those under `loss.parts`, the members of an ensemble, a head's loss with its joint cDPO term, or
+    the loss alone.
 
     Raises:
         UserError: when a value is out of range or of the wrong type.
@@ -173,6 +177,8 @@ def loss_parts(settings: LossSettings) -> tuple[PartSettings, ...]:
     options = settings.options
     if PARTS in options:
         return tuple(part_settings(name, f"loss.parts.{name}", values) for name, values in options[PARTS].items())
+    if settings.name in ENSEMBLES:
+        return member_parts(ENSEMBLES[settings.name], options)
     label = settings.name.rpartition(".")[2]
     if not options.keys() >= JOINT_KEYS:
         return (part_settings(label, "loss", {"loss": settings.name, **options}),)
@@ -184,20 +190,38 @@ def loss_parts(settings: LossSettings) -> tuple[PartSettings, ...]:
     return (part_settings("head", "loss", {"loss": settings.name, **own}), part_settings("dpo", "loss", cdpo))
 
 
+def member_parts(loss: str, options: Mapping[str, Any]) -> tuple[PartSettings, ...]:
+    """A head that learns from all pairs, under the name that was typed, and members of an ensemble, numbered from 1. The objective is the
+    mean of their losses.
+
+    Raises:
+        UserError: when a value is out of range or of the wrong type.
+    """
+    own = to_record(EnsembleSettings, {key: options[key] for key in ENSEMBLE_KEYS if key in options}, "loss")
+    shared = {key: value for key, value in options.items() if key not in ENSEMBLE_KEYS} | {"loss": loss, "weight": 1 / (1 + own.members)}
+    whole = part_settings("whole", "loss", shared)
+    assert whole.head is not None, "an ensemble is of heads"
+    members = []
+    for number in range(1, own.members + 1):
+        head = {**dataclasses.asdict(whole.head), "name": f"{whole.head.name}_{number}"}
+        members.append(part_settings(f"member_{number}", "loss", {**shared, "head": head, "bootstrap": own.bootstrap}))
+    return (whole, *members)
+
+
 def part_settings(name: str, where: str, values: Mapping[str, Any]) -> PartSettings:
     """One part; what is no key of every part is an option of its loss.
 
     Raises:
         UserError: when a value is out of range or of the wrong type.
     """
-    given = {"weight": 1.0, "head": None, "source": None, "attribute": None} | dict(values)
+    given = {"weight": 1.0, "head": None, "source": None, "attribute": None, "bootstrap": None} | dict(values)
     head = given["head"]
     if head is not None:
         if not isinstance(head, Mapping):
             raise UserError(f"{where}.head = {head!r}; must be {expected(dict)}.")
         head = to_record(HeadSettings, head, f"{where}.head")
     options = {key: value for key, value in given.items() if key not in PART_KEYS}
-    place = to_record(PartPlace, {key: given[key] for key in ("weight", "source", "attribute")}, where)
+    place = to_record(PartPlace, {field.name: given[field.name] for field in dataclasses.fields(PartPlace)}, where)
     check_range(f"{where}.weight", place.weight, above=0.0, hint="Leave a part out that is to have none.")
     return PartSettings(name=name, where=where, loss=str(given["loss"]), head=head, place=place, options=options)
 

@@ -72,6 +72,11 @@ class RunDir:
         return self.path / "pairs.jsonl"
 
     @property
+    def ledger(self) -> Path:
+        """What each training pair was worth each time it was trained on, with `callbacks.ledger=true`; see `ledger_file`."""
+        return self.path / "ledger"
+
+    @property
     def results(self) -> Path:
         """Final and best values, costs, fingerprints, counts; one flat object."""
         return self.path / "results.json"

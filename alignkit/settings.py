@@ -205,6 +205,8 @@ class CallbackSettings:
     """Write while training goes on: the next steps need not wait for a slow disk, but memory holds a second copy of the state."""
     gradient_cosine: bool
     """After each validation, the cosine between the gradients of chosen and rejected log-probs: two more backward passes."""
+    ledger: bool
+    """Write what each training pair is worth each time before it is trained on: about 20 bytes a pair and visit, under `ledger/`."""
 
     def __post_init__(self) -> None:
         check_range("callbacks.keep_checkpoints", self.keep_checkpoints, low=1)

@@ -62,6 +62,13 @@ def own_directory(path: str, *, named: bool) -> Iterator[RunDir]:
         UserError: as `claim` does.
     """
     run = claim(path, named=named)
+    with same_directory(run):
+        yield run
+
+
+@contextmanager
+def same_directory(run: RunDir) -> Iterator[RunDir]:
+    """The directory of a run that goes on, or has just been made, while nobody else works there; ends as `own_directory` does."""
     try:
         with steady_output(), only_here(run.path):
             yield run

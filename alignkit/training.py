@@ -25,6 +25,7 @@ from alignkit.callbacks.held_out_pairs import HeldOutPairs
 from alignkit.callbacks.held_out_samples import HeldOutSamples
 from alignkit.callbacks.interruption import WARNING, Interruption, Stopped
 from alignkit.callbacks.kept_checkpoints import saving
+from alignkit.callbacks.ledger import Ledger
 from alignkit.callbacks.metrics_log import MetricsLog
 from alignkit.callbacks.progress import Progress
 from alignkit.callbacks.pruning import Pruning
@@ -35,6 +36,7 @@ from alignkit.errors import DivergedError, signal_exit_code
 from alignkit.hardware import bf16_gain, device_kind, keep_freed_memory, peak_memory
 from alignkit.head_normalization import HeadNormalization
 from alignkit.leaving import certified, collect, export, storing
+from alignkit.ledger_file import LedgerFile
 from alignkit.models.model_card import write_card
 from alignkit.models.texts import Texts, save_texts
 from alignkit.modules.alignment import AlignmentModule
@@ -111,7 +113,7 @@ def fit(
     checks, watching = watchers(settings, run, job)
     cut_models(settings, job.module)
     files = CheckpointFiles(run, say, keep=settings.callbacks.keep_checkpoints, background=settings.callbacks.background_checkpoints)
-    callbacks = [*checks, interruption, samples, *watching, *saving(settings, run, files, interruption)]
+    callbacks = [*checks, *ledger_of(settings, run, job), interruption, samples, *watching, *saving(settings, run, files, interruption)]
     build = functools.partial(build_trainer, settings, run, loggers, callbacks, files)
     trainer = build()
     precomputation = Precomputation(settings, job, trainer)
@@ -145,6 +147,10 @@ def fit(
         peak = ranks.largest(peak_memory(job.module.device))
         results: dict[str, Scalar] = {}
         if ranks.is_first():
+            if settings.callbacks.ledger:
+                from alignkit.suspects import name_suspects  # pandas: a second, which no other run waits for
+
+                name_suspects(settings, run, job)
             results = collect(run, job, measured, settings.loss.monitor, peak=peak, seconds=time.perf_counter() - started)
             run.write_results(results)
             write_card(run, settings, job.inputs.tokenizer, results)
@@ -188,6 +194,15 @@ def watchers(settings: RunSettings, run: RunDir, job: Job) -> tuple[list[Certifi
     if settings.validation.gold is not None or settings.validation.kl:
         watching.append(held_out_samples(settings, job))
     return checks, watching
+
+
+def ledger_of(settings: RunSettings, run: RunDir, job: Job) -> list[Callback]:
+    """What keeps the ledger of training pairs, where it was asked for."""
+    if not settings.callbacks.ledger or not isinstance(job.module, AlignmentModule):
+        return []
+    steps = job.data.steps
+    file = LedgerFile(folder=run.ledger)
+    return [Ledger(file, job.module.objective, steps.examples, steps_per_epoch=steps.steps_per_epoch)]
 
 
 def decorrelate(seed: int) -> None:

@@ -270,3 +270,73 @@ def test_lines_break_between_tokens_and_after_line_breaks() -> None:
 )
 def test_control_characters_are_spelt_out(text: str, seen: str) -> None:
     assert visible(text) == seen
+
+
+# Checks of the data
+
+
+def test_checks_find_what_was_put_into_the_data(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    films = [f"Tell me of film number {number}, please, and say whether to see it." for number in range(60)]
+    rows = [{"prompt": film, "chosen": " It is a good film, see it.", "rejected": " It is bad."} for film in films]
+    rows[5] |= {"chosen": " It is bad.", "rejected": " It is a good film, see it."}
+    rows += [{**rows[7], "chosen": rows[7]["rejected"], "rejected": rows[7]["chosen"]}]  # line 61 against line 8
+    rows += [{"prompt": "x", "chosen": " a\x1b[2J", "rejected": " a\x1b[2J"}]
+    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("held.jsonl").write_text(json.dumps({"prompt": films[3].replace("please", "Please"), "chosen": " a", "rejected": " b"}) + "\n")
+    typed = ("dataset=local", "dataset.path=pairs.jsonl", "dataset.validation_path=held.jsonl", "dataset.validation_examples=1")
+    assert command(*typed, "checks=all", "audit.examples=0", "audit.suspects=2", "audit.out=found.json") == 0
+    out = capsys.readouterr().out
+    assert "1 examples were left out: chosen and rejected are the same" in out
+    assert "1 OF 1 HELD-OUT PROMPTS ARE NEAR TO A TRAINING PROMPT; the first to dataset.path = pairs.jsonl, line 4" in out
+    assert "1 of 1 pairs of completions that are there more than once are labelled both ways" in out
+    assert "dataset.path = pairs.jsonl, line 8 and line 61" in out
+    assert "position   not known" in out
+    assert out.index("suspect 1:") < out.index("suspect 2:")
+    assert out.endswith("quality: found.json\n")
+    found = json.loads(Path("found.json").read_text())
+    assert {suspect["row"] for suspect in found["suspects"]} <= {f"dataset.path = pairs.jsonl, line {line}" for line in (6, 8, 61)}
+    assert found["contradictions"]["opposed_rows"] == [["dataset.path = pairs.jsonl, line 8", "dataset.path = pairs.jsonl, line 61"]]
+    assert found["lengths"][0]["longer"]["value"] == pytest.approx(59 / 61)
+    assert found["noise"]["accuracy"]["value"] == pytest.approx(59 / 61)
+
+
+def test_only_the_checks_that_were_asked_for_are_made(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(*LOCAL, "checks=[length,contradictions]", "audit.examples=0") == 0
+    out = capsys.readouterr().out
+    assert "AUC of length" in out
+    assert "opposed" in out
+    assert "leaks" not in out
+    assert "noise" not in out
+
+
+def test_without_checks_nothing_of_them_is_said(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(*LOCAL, "audit.examples=0") == 0
+    assert "quality of" not in capsys.readouterr().out
+
+
+def test_data_without_preferences_say_so(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("texts.jsonl").write_text("".join(json.dumps({"prompt": f"Film {n}:", "completion": " It is."}) + "\n" for n in range(8)))
+    typed = ("loss=sft", "dataset=local", "dataset.path=texts.jsonl", "dataset.validation_examples=2")
+    assert command(*typed, "checks=all", "audit.examples=0") == 0
+    assert "No completion is preferred to another one, so that there are no labels to check." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["checks=nois"], "there is no check 'nois'. Did you mean 'noise'?"),
+        (["checks="], "there is no check ''"),
+        (["audit.out=x.json"], "audit.out = x.json has no effect without checks"),
+        (["checks=all", "audit.out=no/x.json"], "there is no folder"),
+        (["checks=all", "audit.out=."], "is a folder"),
+        (["checks=all", "audit.suspects=-1"], "audit.suspects = -1"),
+        (["checks=all", "failure=."], "checks with failure"),
+        (["checks=all", "dataset.streaming=true"], "checks with dataset.streaming = true"),
+    ],
+)
+def test_mistakes_in_what_is_to_be_checked_are_told_before_data_are_read(
+    command: Command, capsys: pytest.CaptureFixture[str], typed: list[str], message: str
+) -> None:
+    assert command(*LOCAL, *typed) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("x.json").exists()

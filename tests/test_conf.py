@@ -19,13 +19,13 @@ from alignkit.errors import UserError
 from alignkit.evaluation.tasks.catalogue import task_kinds
 from alignkit.evaluation_settings import KINDS, QuestionsSettings
 from alignkit.help_page import head_comment
-from alignkit.judge_assembly import JUDGES, SCORER
+from alignkit.judge_assembly import JUDGES, PROMPTS, SCORER
 from alignkit.loss_settings import HeadSettings
 from alignkit.metrics import METRICS, VALIDATION
 from alignkit.modules.term_kinds import reads_head
 from alignkit.optimizer_settings import OPTIMIZER_SETTINGS
 from alignkit.pipelines.experiment import experiment_files
-from alignkit.resolution import LOSSES, PARTS, SCORERS, SOURCES, build_scorer, loss_fields, resolve, to_record
+from alignkit.resolution import ENSEMBLE_KEYS, ENSEMBLES, LOSSES, PARTS, SCORERS, SOURCES, build_scorer, loss_fields, resolve, to_record
 from alignkit.rollout_settings import NO_SCORER
 from alignkit.scorers.scorer import ScorerKind
 from alignkit.settings import DatasetSettings, RunSettings
@@ -46,6 +46,7 @@ LABELS = {"reference": "source"}
 """The key that tells an option, where it is not `name`."""
 MISSING = {
     "composite": ["loss.parts={a: {loss: dpo}, b: {loss: sft, weight: 0.1}}"],
+    "ensemble": ["scorer.path=RUN"],
     "head": ["scorer.path=RUN"],
     "hf": ["model.path=DIR"],
     "http": ["scorer.url=http://127.0.0.1:8000/score"],
@@ -95,8 +96,8 @@ def test_an_experiment_of_pipelines_is_no_run_and_says_what_to_type(name: str) -
         precheck([f"experiment={name}"])
 
 
-LOSS_FILES = [loss for loss in options("loss") if PARTS not in read("loss", loss)]
-"""Those of a loss: a sum has parts instead."""
+LOSS_FILES = [loss for loss in options("loss") if PARTS not in read("loss", loss) and loss not in ENSEMBLES]
+"""Those of a loss: a sum has parts instead, an ensemble members."""
 
 
 @pytest.mark.parametrize("loss", LOSS_FILES)
@@ -105,6 +106,13 @@ def test_a_loss_file_has_the_fields_of_its_class(loss: str) -> None:
     assert set(loss_fields(own)) == field_names(resolve(LOSSES, loss))
     if "head" in own:
         assert set(own["head"]) == field_names(HeadSettings)
+
+
+@pytest.mark.parametrize(("ensemble", "loss"), ENSEMBLES.items())
+def test_the_file_of_an_ensemble_has_the_keys_and_values_of_its_members(ensemble: str, loss: str) -> None:
+    own, of_member = read("loss", ensemble), read("loss", loss)
+    assert own.keys() - of_member.keys() == ENSEMBLE_KEYS
+    assert {key: own[key] for key in of_member if key != "name"} == {key: value for key, value in of_member.items() if key != "name"}
 
 
 @pytest.mark.parametrize("loss", LOSS_FILES)
@@ -190,6 +198,18 @@ def test_a_judge_file_has_the_fields_of_its_class(name: str) -> None:
         assert own.keys() | {"name"} == scorer.keys() or not own
         own = {SCORER: None}
     assert own.keys() == fields
+
+
+def test_every_judge_has_a_file() -> None:
+    folder = Path(str(inspect.getfile(resolve(JUDGES, "vote")))).parent
+    kinds = {file.stem for file in folder.glob("*.py") if re.search(r"^class [A-Z]\w+\((Writing)?JudgeKind\):", file.read_text(), re.M)}
+    assert kinds - {"writer"} == {read(JUDGE, name)["name"] for name in JUDGE_OPTIONS}
+
+
+@pytest.mark.parametrize(("name", "same"), [("http", "llm"), ("http_rating", "llm_rating")])
+def test_a_server_is_asked_what_a_local_model_is_asked(name: str, same: str) -> None:
+    ours, theirs = read(JUDGE, name), read(JUDGE, same)
+    assert {key: ours[key] for key in PROMPTS} == {key: theirs[key] for key in PROMPTS}
 
 
 @pytest.mark.parametrize("group", PLAIN_GROUPS)

@@ -31,12 +31,13 @@ FLOORS = {
         "metrics",
         "run_dir",
         "row_files",
+        "ledger_file",
         "manifests",
         "batches",
     ),
     1: ("ranks", "logps", "vocabulary", "advantages", "trust_region", "best_of_n", "rejection", "losses"),
     2: ("models", "data", "scorers", "sampling", "caches", "rollout", "judges", "hub", "lab", "evaluation.tasks"),
-    3: ("modules", "callbacks", "evaluation", "optim", "hardware"),
+    3: ("modules", "callbacks", "evaluation", "quality", "optim", "hardware"),
 }
 """The rest of the top level is floor 4. `lab` is a side tower that stands on floor 2; `analysis` is one that stands on floor 0."""
 LOWEST_FLOOR_OF = {
@@ -48,6 +49,9 @@ LOWEST_FLOOR_OF = {
     "safetensors": 2,
     "huggingface_hub": 2,
     "filelock": 2,
+    "openai": 2,
+    "datasketch": 3,
+    "sklearn": 3,
     "lightning": 3,
     "torchmetrics": 3,
     "hydra": 4,

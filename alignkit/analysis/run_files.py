@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,7 @@ def inherited(
         return {}
     order = [str(one["stage"]) for one in pipeline["stages"]]
     before = order[: order.index(str(stage["stage"]))]
+    before += [re.sub(r"_\d+$", "", name) for name in before]  # `stages.dpo.` is for `dpo_1`, `dpo_2` and so on
     found: dict[str, Any] = {"pipeline": hashable(pipeline.get("pipeline"))}
     overrides = (job or {}).get("overrides", pipeline.get("overrides"))
     for override in overrides if isinstance(overrides, list) else []:

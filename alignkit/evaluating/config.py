@@ -11,10 +11,11 @@ from typing import Any, final
 
 from omegaconf import DictConfig, OmegaConf
 
-from alignkit.composition import EVALUATION, Composer
+from alignkit.composition import EVALUATION, JUDGE, Composer
 from alignkit.config_checks import check_keys, check_name
 from alignkit.configuration import check_config, check_values, config_yaml, packaged, run_fields
 from alignkit.errors import UserError, check_choice
+from alignkit.evaluating.judge_config import check_judge, headline_of_judge, judged
 from alignkit.evaluating.scorers import scorers_of
 from alignkit.evaluation.cost_measures import KL_K1
 from alignkit.evaluation.tasks.catalogue import find_task
@@ -28,12 +29,14 @@ from alignkit.evaluation_settings import (
     CostSettings,
     EvaluateSettings,
     EvaluationSettings,
+    JudgeAgreementSettings,
     LmEvalSettings,
     QuestionsSettings,
     WinRateSettings,
 )
 from alignkit.generation.config import SHORT, ranker, run_at, terminable
 from alignkit.hardware_checks import check_machine
+from alignkit.judge_assembly import build_judge, check_judge_places, judge_node, judge_of
 from alignkit.models.location import locate
 from alignkit.resolution import build_scorer, build_source, to_record
 from alignkit.rollout_settings import NO_SCORER
@@ -46,7 +49,7 @@ SCORERS = "scorers"
 AGAINST = "against"
 MODEL = "model.path"
 """In the place of the run whose implicit reward is meant, where the model is of none: its reference is `reference.path` then."""
-OWN = (EVALUATION, SCORERS, AGAINST)
+OWN = (EVALUATION, SCORERS, AGAINST, JUDGE)
 PATHS = ("path", "text", "misconceptions", "include_path")
 """Keys of `evaluation` that name files or folders; of each kind some."""
 
@@ -67,19 +70,20 @@ class Evaluation:
 
 
 def rewrite(line: str, composer: Composer) -> list[str]:
-    """An override as Hydra is given it: `evaluation=` chooses from a group that a run does not have, and `scorer=` may name heads.
+    """An override as Hydra is given it: `evaluation=` and `judge=` choose from groups that a run does not have, and `scorer=` may name
+    heads.
 
     Raises:
         UserError: on an option that does not exist.
     """
     override = composer.parse(line)
     key = override.key_or_group
-    if override.is_delete() or override.is_sweep_override() or key not in (EVALUATION, SCORER):
+    if override.is_delete() or override.is_sweep_override() or key not in (EVALUATION, JUDGE, SCORER):
         return [composer.rewrite(line)]
     value = override.value()
-    if key == EVALUATION:
-        check_name(EVALUATION, str(value), composer.options(EVALUATION))
-        return [f"{EVALUATION}={value}"]
+    if key in (EVALUATION, JUDGE):
+        check_name(key, str(value), composer.options(key))
+        return [f"{key}={value}"]
     names = [str(name) for name in (value if isinstance(value, list) else [value])]
     options = [name for name in names if name in composer.options(SCORER) and name != NO_SCORER]
     if len(names) > 1 and (others := [name for name in options if name != IMPLICIT]):
@@ -104,7 +108,7 @@ def evaluation_of(cfg: DictConfig) -> Evaluation:
         if key in cfg:
             OmegaConf.update(cfg, f"rollout.{key}", cfg.pop(key))
     evaluation = settings_of(cfg.get(EVALUATION))
-    scorers, against = cfg.pop(SCORERS, None), cfg.pop(AGAINST, None)
+    scorers, against, judge = cfg.pop(SCORERS, None), cfg.pop(AGAINST, None), cfg.pop(JUDGE, None)
     del cfg[EVALUATION]  # now, for `${dataset.path}` in it is found from where it stands
     run = run_at(str(OmegaConf.select(cfg, "model.path")))
     names = () if scorers is None else tuple(dict.fromkeys(map(str, OmegaConf.to_container(scorers) or ())))
@@ -113,7 +117,12 @@ def evaluation_of(cfg: DictConfig) -> Evaluation:
     settings = check_config(cfg)
     if run is not None:
         settings = dataclasses.replace(settings, model=dataclasses.replace(settings.model, path=str(run.model)))
-    own = EvaluateSettings(evaluation=evaluation, scorers=names, against=None if against is None else str(against))
+    own = EvaluateSettings(
+        evaluation=evaluation,
+        scorers=names,
+        against=None if against is None else str(against),
+        judge=judge_of(judge, settings.allow_code, command="alignkit.evaluate") if judged(evaluation, judge, names) else None,
+    )
     check_needs(settings, own)
     return Evaluation(settings=settings, own=own)
 
@@ -166,6 +175,9 @@ def settings_of(node: DictConfig | None) -> EvaluationSettings:
         for key, tasks in named.items():
             for task in tasks:
                 find_task(str(task), f"{EVALUATION}.{key}", listed=record.listed)
+    elif isinstance(record, JudgeAgreementSettings):
+        for task in record.tasks:
+            find_task(str(task), f"{EVALUATION}.tasks", listed=None)
     return record
 
 
@@ -176,11 +188,9 @@ def check_needs(settings: RunSettings, own: EvaluateSettings) -> None:
         UserError: naming the key.
     """
     evaluation = own.evaluation
-    if isinstance(evaluation, CostSettings | LmEvalSettings) and own.scorers:
+    if isinstance(evaluation, CostSettings | LmEvalSettings | JudgeAgreementSettings) and own.scorers:
         raise UserError(f"scorer = {', '.join(own.scorers)} has no effect with evaluation={evaluation.name}. Leave it out.")
-    if isinstance(evaluation, WinRateSettings) and len(own.scorers) != 1:
-        options = ", ".join(name for name in packaged(SCORER) if name != NO_SCORER)
-        raise UserError(f"scorer is missing: who says which answer is better? Type scorer=NAME: a head of the run, or one of {options}.")
+    check_judge(own)
     if own.against is not None and not isinstance(evaluation, QuestionsSettings):
         raise UserError(f"against = {own.against!r} has no effect with evaluation={evaluation.name}: it compares answers to questions.")
     if isinstance(evaluation, CostSettings) and settings.reference.path is None:
@@ -219,6 +229,8 @@ def check_places(evaluation: Evaluation) -> None:
         value = getattr(own, key, None)
         if value is not None and not Path(value).expanduser().exists():
             raise UserError(f"evaluation.{key} = {value!r}; there is no such file or folder (looked at {Path(value).absolute()}).")
+    if evaluation.own.judge is not None:
+        check_judge_places(evaluation.own.judge)
     against = evaluation.own.against
     if against is not None and not (Path(against).expanduser() / ANSWERS).is_file():
         raise UserError(f"against = {against!r}: holds no {ANSWERS}, so it is no evaluation. Type against=RUN of one.")
@@ -232,10 +244,12 @@ def check_buildable(evaluation: Evaluation) -> None:
     """
     settings = evaluation.settings
     check_machine(settings)
-    if not isinstance(evaluation.own.evaluation, QuestionsSettings | LmEvalSettings):
+    if not isinstance(evaluation.own.evaluation, QuestionsSettings | LmEvalSettings | JudgeAgreementSettings):
         build_source(settings.dataset, settings.allow_code)
     if settings.scorer.name != NO_SCORER:
         build_scorer(settings.scorer, settings.allow_code)
+    if evaluation.own.judge is not None:
+        build_judge(evaluation.own.judge, settings.allow_code)
 
 
 def headline(own: EvaluateSettings) -> tuple[str, str]:
@@ -247,6 +261,8 @@ def headline(own: EvaluateSettings) -> tuple[str, str]:
         return KL_K1, f"{KL_K1}_low"
     if isinstance(evaluation, LmEvalSettings):
         return f"{evaluation.tasks[0]}/acc", f"{evaluation.tasks[0]}/acc_norm"
+    if isinstance(evaluation, JudgeAgreementSettings):
+        return headline_of_judge(own)
     means = [name for name, tasks in evaluation.averages.items() if set(tasks) <= set(evaluation.tasks)]
     whole = f"{means[0]}/{{}}/average" if means and evaluation.path is None else f"{evaluation.tasks[0]}/{{}}/score"
     return whole.format(own.scorers[-1] if own.scorers else LOGPS[0]), whole.format(LOGPS[0])
@@ -261,6 +277,8 @@ def evaluation_yaml(evaluation: Evaluation) -> str:
         SCORERS: list(own.scorers),
         AGAINST: own.against,
     }
+    if own.judge is not None:
+        node[JUDGE] = judge_node(own.judge)
     return config_yaml(evaluation.settings) + OmegaConf.to_yaml(OmegaConf.create(node))
 
 

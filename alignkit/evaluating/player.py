@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from alignkit.assembly import load_backbone
 from alignkit.data.examples import EncodedExample, PreferenceExample
-from alignkit.generation.answering import build_encoder, continuations, products, room_of
+from alignkit.generation.answering import build_encoder, continuations, products, room_of, seed_of_batch
 from alignkit.generation.config import run_at
 from alignkit.generation.prompt_reading import Prompt, PromptReader
 from alignkit.models.backbone import Backbone
@@ -84,7 +84,7 @@ class Player:
             for number, start in enumerate(range(0, len(prompts), size)):
                 batch = prompts[start : start + size]
                 ids = [self.reader(prompt.example) for prompt in batch]
-                drawn = sampler(ids, samples=1, seed=(self.settings.seed * 1_000_003 + number) % 2**63)
+                drawn = sampler(ids, samples=1, seed=seed_of_batch(self.settings.seed, number))
                 for prompt, own, (sample,) in zip(batch, ids, drawn, strict=True):
                     tokens = EncodedExample(key=len(replies), prompt_ids=own, completion_ids=(sample.ids,))
                     replies.append(Reply(tokens=tokens, text=self.text(prompt, tokens)))

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from alignkit.evaluating import cost, lm_eval, questions, win_rate
+from alignkit.evaluating import cost, judge_agreement, lm_eval, questions, win_rate
 from alignkit.evaluating.outcome import Outcome
 from alignkit.evaluation_settings import (
     CostSettings,
     EvaluateSettings,
     EvaluationSettings,
+    JudgeAgreementSettings,
     LmEvalSettings,
     QuestionsSettings,
     WinRateSettings,
@@ -34,6 +35,7 @@ MEASURED_BY: Mapping[type[EvaluationSettings], Callable[[RunSettings, EvaluateSe
     WinRateSettings: win_rate.evaluate,
     CostSettings: cost.evaluate,
     LmEvalSettings: lm_eval.evaluate,
+    JudgeAgreementSettings: judge_agreement.evaluate,
 }
 
 

@@ -1,12 +1,11 @@
-"""`kind: win_rate`: a model and an opponent answer the same prompts, and a scorer says whose answers are better."""
+"""`kind: win_rate`: a model and an opponent answer the same prompts, and a scorer or a judge says whose answers are better."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TextIO, final
+from typing import TextIO
 
 import torch
 from rich import box
@@ -17,16 +16,20 @@ from alignkit.data.examples import PreferenceExample
 from alignkit.data.holdout import prompt_key
 from alignkit.data.source import load_examples
 from alignkit.errors import UserError
+from alignkit.evaluating.judging import judge_surroundings
 from alignkit.evaluating.outcome import Outcome
-from alignkit.evaluating.player import Player, Reply, answers_of, as_opponent
+from alignkit.evaluating.player import Player, answers_of, as_opponent
 from alignkit.evaluating.question_table import flat_interval, shown
+from alignkit.evaluating.rounds import Arbiter, Decided, JudgeArbiter, Round, ScorerArbiter, judge_facts
 from alignkit.evaluation.win_rate import WinRate
 from alignkit.evaluation_settings import CHOSEN, REFERENCE, EvaluateSettings, WinRateSettings
 from alignkit.generate_settings import CHAT, HELD_OUT, TRAINING
 from alignkit.generation.answering import products, surroundings_of
 from alignkit.generation.prompt_reading import Prompt, read_prompts
 from alignkit.hardware import device_kind
-from alignkit.judges.bouts import Answer, Bout, Verdict, by_score, in_both_orders
+from alignkit.judge_assembly import build_judge, name_of
+from alignkit.judge_settings import JudgeSettings
+from alignkit.labelling.judged import judgement_row, word
 from alignkit.models.backbone import Backbone
 from alignkit.modules.collector import Collector, Writing
 from alignkit.resolution import build_source
@@ -39,16 +42,6 @@ from alignkit.summary import number
 WIN_RATE = "win_rate"
 LENGTH_CONTROLLED = "length_controlled"
 SIDES = ("ours", "theirs")
-
-
-@final
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Round:
-    """A prompt and what both sides say to it."""
-
-    prompt: Prompt
-    ours: Reply
-    theirs: Reply
 
 
 def evaluate(settings: RunSettings, own: EvaluateSettings, run: RunDir) -> Outcome:
@@ -78,7 +71,7 @@ def evaluate(settings: RunSettings, own: EvaluateSettings, run: RunDir) -> Outco
         say(f"{opponent.where}: answers {len(prompts)} prompts")
         theirs, facts["opponent_fingerprint"] = answers_of(opponent, prompts, device, ours)
     backbone = ours.load()
-    collector, facts["fingerprint"] = collector_of(settings, ours, backbone, prompts, device)
+    arbiter, facts["fingerprint"] = arbiter_of(settings, own.judge, ours, backbone, prompts, device)
     say(f"model.path: answers {len(prompts)} prompts")
     sampled = ours.answers(backbone.to(device), prompts, device)
     rounds = [
@@ -87,10 +80,15 @@ def evaluate(settings: RunSettings, own: EvaluateSettings, run: RunDir) -> Outco
     if not rounds:
         raise UserError(f"evaluation.opponent = {evaluation.opponent!r}: the model can read none of its answers. Choose another opponent.")
     with products(settings, device):
-        bouts, verdicts = judged(rounds, collector, run, at_once=settings.batch.pairs)
+        decided = judged(rounds, arbiter, run, at_once=settings.batch.pairs)
+    read = [(one.bout, one.verdict) for one in decided if one.verdict is not None]
+    if not read:
+        raise UserError(f"judge: of no round could be read who has won; see {run.samples}.")
+    bouts, verdicts = zip(*read, strict=True)
     rate = WinRate.of(bouts, verdicts, resamples=evaluation.resamples, seed=settings.seed)
-    facts |= {"left_out": len(every) - len(rounds), "trimmed_prompts": ours.reader.trimmed}
-    return outcome_of(rate, evaluation, own.scorers[0], facts)
+    facts |= {"left_out": len(every) - len(rounds), "trimmed_prompts": ours.reader.trimmed, **judge_facts(decided)}
+    who = ("scorer", own.scorers[0]) if own.judge is None else ("judge", name_of(own.judge))
+    return outcome_of(rate, evaluation, who, facts)
 
 
 def check_sampling(settings: RunSettings, evaluation: WinRateSettings) -> None:
@@ -164,12 +162,21 @@ def usable(asked: Sequence[tuple[Prompt, str]], players: Sequence[Player], *, st
     return [one for one in asked if id(one[0]) in kept]
 
 
-def collector_of(
-    settings: RunSettings, ours: Player, backbone: Backbone, prompts: Sequence[Prompt], device: torch.device
-) -> tuple[Collector, Scalar]:
-    """Who scores, in the surroundings of the model, and the fingerprint of its weights. Raises UserError when there is no such scorer."""
+def arbiter_of(
+    settings: RunSettings,
+    judge: JudgeSettings | None,
+    ours: Player,
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    device: torch.device,
+) -> tuple[Arbiter, Scalar]:
+    """Who decides, in the surroundings of the model, and the fingerprint of its weights. Raises UserError when there is nobody."""
     surroundings = surroundings_of(settings, backbone, ours.tokenizer, device)
     terminator = ours.terminator(prompts)
+    if judge is not None:
+        kind = build_judge(judge, settings.allow_code)
+        opened = kind.open(judge_surroundings(settings, surroundings, ours.tokenizer, terminator))
+        return JudgeArbiter(judge=opened), surroundings.trunk_fingerprint
     packing = plan_packing(settings.batch, backbone).for_looking()
     collector = Collector(
         sampler=build_sampler(settings, backbone, terminator),
@@ -177,54 +184,41 @@ def collector_of(
         reward=settings.reward,
         writing=Writing(tokenizer=ours.tokenizer, terminator=terminator, packing=packing),
     )
-    return collector, surroundings.trunk_fingerprint
+    return ScorerArbiter(collector=collector), surroundings.trunk_fingerprint
 
 
 @torch.no_grad()
-def judged(rounds: Sequence[Round], collector: Collector, run: RunDir, *, at_once: int) -> tuple[list[Bout], list[Verdict]]:
+def judged(rounds: Sequence[Round], arbiter: Arbiter, run: RunDir, *, at_once: int) -> list[Decided]:
     """All rounds with their verdicts, written as they are judged, `at_once` at a time."""
-    bouts, verdicts = list[Bout](), list[Verdict]()
+    decided = list[Decided]()
     with run.samples.open("w", encoding="utf-8") as file:
         for start in range(0, len(rounds), at_once):
-            batch = scored(rounds[start : start + at_once], collector)
-            said = in_both_orders(by_score, batch)
-            write(file, batch, said)
-            bouts += batch
-            verdicts += said
-    return bouts, verdicts
+            batch = arbiter(rounds[start : start + at_once])
+            write(file, batch)
+            decided += batch
+    return decided
 
 
-def scored(rounds: Sequence[Round], collector: Collector) -> list[Bout]:
-    """Both sides' answers with their scores, all of them asked of the scorer together."""
-    replies = [reply for one in rounds for reply in (one.ours, one.theirs)]
-    examples = tuple(dataclasses.replace(reply.tokens, key=place) for place, reply in enumerate(replies))
-    scores = collector.worth(collector.answers(examples))[0].tolist()
-    said = [
-        Answer(text=reply.text, tokens=len(reply.tokens.completion_ids[0]), score=score)
-        for reply, score in zip(replies, scores, strict=True)
-    ]
-    return [
-        Bout(prompt=one.prompt.example.prompt, ours=us, theirs=them) for one, us, them in zip(rounds, said[::2], said[1::2], strict=True)
-    ]
-
-
-def write(file: TextIO, bouts: Sequence[Bout], verdicts: Sequence[Verdict]) -> None:
+def write(file: TextIO, decided: Sequence[Decided]) -> None:
     """A line a prompt, on disk when this returns. Pairs of numbers are ours and theirs."""
-    for bout, verdict in zip(bouts, verdicts, strict=True):
-        row = {
+    for one in decided:
+        bout = one.bout
+        row: dict[str, object] = {
             "prompt": bout.prompt if isinstance(bout.prompt, str) else [dataclasses.asdict(message) for message in bout.prompt],
             "ours": bout.ours.text,
             "theirs": bout.theirs.text,
             "scores": [bout.ours.score, bout.theirs.score],
             "tokens": [bout.ours.tokens, bout.theirs.tokens],
-            "verdict": verdict.name.lower(),
+            "verdict": word(one.verdict),
         }
+        if one.judgement is not None:
+            row["judgement"] = judgement_row(one.judgement)
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
     file.flush()
 
 
-def outcome_of(rate: WinRate, evaluation: WinRateSettings, scorer: str, facts: Mapping[str, Scalar]) -> Outcome:
-    """What was measured, as a flat list, a tree and a table."""
+def outcome_of(rate: WinRate, evaluation: WinRateSettings, who: tuple[str, str], facts: Mapping[str, Scalar]) -> Outcome:
+    """What was measured, as a flat list, a tree and a table; `who` decided, the setting and its name."""
     counts: dict[str, Scalar] = {
         "wins": rate.wins,
         "ties": rate.ties,
@@ -241,7 +235,7 @@ def outcome_of(rate: WinRate, evaluation: WinRateSettings, scorer: str, facts: M
     }
     document = {
         "opponent": evaluation.opponent,
-        "scorer": scorer,
+        who[0]: who[1],
         WIN_RATE: rate.rate.to_json(),
         LENGTH_CONTROLLED: rate.length_controlled.to_json(),
         **counts,

@@ -126,8 +126,7 @@ class Answering:
         ids = [self._reader(prompt) for prompt in prompts]
         with products(self._settings, self.device):
             begun = time.perf_counter()
-            seed = (self._settings.seed * 1_000_003 + number) % 2**63
-            drawn = self._collector.sampler(ids, samples=self._samples, seed=seed)
+            drawn = self._collector.sampler(ids, samples=self._samples, seed=seed_of_batch(self._settings.seed, number))
             sampled = time.perf_counter()
             examples = tuple(
                 EncodedExample(key=key, prompt_ids=own, completion_ids=tuple(sample.ids for sample in samples))
@@ -227,17 +226,25 @@ def room_of(settings: RunSettings, config: object, *, of_dataset: bool) -> int:
     return min(rooms, default=2**30)
 
 
-def surroundings_of(settings: RunSettings, backbone: Backbone, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> Surroundings:
-    """What scorers share with the run: the model itself, which stays as it is, so that a head of it needs no second one."""
+def surroundings_of(
+    settings: RunSettings, backbone: Backbone | None, tokenizer: PreTrainedTokenizerBase, device: torch.device
+) -> Surroundings:
+    """What scorers share with the run: the model itself, which stays as it is, so that a head of it needs no second one; None for a run
+    that has none."""
     return Surroundings(
         device=device,
         dtype=torch.bfloat16 if settings.precision.lightning == "bf16-true" else torch.float32,
         attention=settings.model.attention,
         packing=lambda other: plan_packing(settings.batch, other).for_looking(),
         tokenizer=tokenizer,
-        trunk=LiveReference(backbone),
-        trunk_fingerprint=fingerprint(backbone),
+        trunk=None if backbone is None else LiveReference(backbone),
+        trunk_fingerprint=None if backbone is None else fingerprint(backbone),
     )
+
+
+def seed_of_batch(seed: int, number: int) -> int:
+    """What decides the samples of a batch of prompts: a function of the run's `seed` and of the batch's number among all."""
+    return (seed * 1_000_003 + number) % 2**63
 
 
 def products(settings: RunSettings, device: torch.device) -> AbstractContextManager[object]:

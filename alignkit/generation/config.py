@@ -164,12 +164,22 @@ def check_places(generation: Generation) -> None:
     if own.prompts not in (STREAM, CHAT, HELD_OUT, TRAINING) and not Path(own.prompts).expanduser().exists():
         meant = did_you_mean(own.prompts, (HELD_OUT, TRAINING, CHAT))
         raise UserError(f"prompts = {own.prompts!r}; there is no such file, seen from {os.getcwd()}.{meant}")
-    if own.out is not None and own.out != STREAM:
-        out = Path(own.out).expanduser()
-        if out.exists() and not (out.is_file() and out.stat().st_size == 0):
-            raise UserError(f"out = {own.out!r}; is there already. Choose another, or remove it.")
-        if not out.parent.is_dir():
-            raise UserError(f"out = {own.out!r}; there is no folder {out.parent}, seen from {os.getcwd()}.")
+    check_new_file(own.out)
+
+
+def check_new_file(out: str | None) -> None:
+    """Refuse a place for `out=` that cannot be written, or holds something.
+
+    Raises:
+        UserError: saying which.
+    """
+    if out is None or out == STREAM:
+        return
+    file = Path(out).expanduser()
+    if file.exists() and not (file.is_file() and file.stat().st_size == 0):
+        raise UserError(f"out = {out!r}; is there already. Choose another, or remove it.")
+    if not file.parent.is_dir():
+        raise UserError(f"out = {out!r}; there is no folder {file.parent}, seen from {os.getcwd()}.")
 
 
 def check_buildable(generation: Generation) -> None:

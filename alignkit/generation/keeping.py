@@ -30,8 +30,10 @@ class Kept:
 
     @property
     def is_of_use(self) -> bool:
-        """Whether training could read it: no text is blank, and a pair differs in text and score."""
+        """Whether training could read it: no text is blank or has the character NUL, and a pair differs in text and score."""
         texts, scores = self.answered.completions, self.answered.known_scores
+        if any("\0" in texts[place] for place in (self.chosen, self.rejected) if place is not None):
+            return False
         if self.rejected is None:
             return bool(texts[self.chosen].strip())
         chosen, rejected = texts[self.chosen].strip(), texts[self.rejected].strip()

@@ -39,8 +39,8 @@ class Prompt:
     """Where it stands: `prompts = questions.txt, line 3`."""
 
 
-def read_prompts(prompts: str, settings: RunSettings) -> Iterator[Prompt]:
-    """The prompts that `prompts=` names, in their order. Of a data set each one comes once.
+def read_prompts(prompts: str, settings: RunSettings, column: str = COLUMN) -> Iterator[Prompt]:
+    """The prompts that `prompts=` names, in their order; in tables they are in a `column`. Of a data set each one comes once.
 
     Raises:
         UserError: when a file is none of prompts, naming the row.
@@ -53,7 +53,7 @@ def read_prompts(prompts: str, settings: RunSettings) -> Iterator[Prompt]:
     elif prompts == STREAM:
         yield from _lines(sys.stdin.read(), "prompts = -")
     else:
-        yield from read_texts(prompts, "prompts", COLUMN)
+        yield from read_texts(prompts, "prompts", column)
 
 
 def read_texts(path: str, setting: str, column: str) -> Iterator[Prompt]:

@@ -8,6 +8,7 @@ command needs it. What a judge has not understood, or was not understood by, is 
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ from typing import Protocol, final
 from alignkit.data.examples import EncodedExample, Message
 from alignkit.judges.bouts import Verdict
 from alignkit.scorers.scorer import Answers, Surroundings
+
+REPLIES = "replies"
+"""The folder of the cache that holds replies that were paid for."""
 
 
 @final
@@ -67,6 +71,11 @@ class Judgement:
     """Texts that were asked for and came; 0 of a judge that is no language model."""
     unread: int = 0
     """Of these, those that could not be read."""
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    """How many of the unread ones by each reason: see `alignkit.judges.reading.Unread`."""
+    said: tuple[str, ...] = ()
+    """The replies, or why there is none: of each comparison that to the straight order and that to the swapped one, or of each answer
+    its rating's. Answers that are the same are not asked about. Empty for a judge that is no language model."""
     by_judge: Mapping[str, Judgement] = field(default_factory=dict)
     """Of several judges that vote: what each of them said."""
 
@@ -81,6 +90,11 @@ class Judge(Protocol):
             UserError: when the judge cannot be asked, or its budget is spent.
         """
         ...
+
+
+def to_stderr(line: str) -> None:
+    """A line for the user where nobody draws a progress bar."""
+    print(line, file=sys.stderr, flush=True)
 
 
 @final
@@ -98,6 +112,8 @@ class JudgeSurroundings:
     """Folder for replies that were paid for."""
     batch: int
     """Prompts that are judged together."""
+    say: Callable[[str], None] = to_stderr
+    """Tells the user a line, such as that a cache is damaged."""
 
 
 class JudgeKind(ABC):

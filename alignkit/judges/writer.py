@@ -20,6 +20,8 @@ class Reply:
     """Without special tokens."""
     finished: bool
     """Whether it ended by itself and was not cut."""
+    refused: str = ""
+    """Why there is no reply and never will be, such as a question that is longer than the model; empty where there is one."""
 
 
 class Writer(Protocol):

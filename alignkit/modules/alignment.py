@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, cast, final
@@ -58,6 +58,10 @@ class AlignmentModule(SteppingModule):
         self.train_means = CountedMeans(objective.metric_names)
         self.validation_means = CountedMeans(objective.metric_names)
         self.diagnostics = Diagnostics()
+        self.on_evaluated: Callable[[PackedBatch, Evaluation], None] | None = None
+        """Hears of each micro-batch of a step, before the update."""
+        self.step_taken = False
+        """Whether the newest step changed weights: not where the guard left it out."""
         self._clock = 0.0
         self._tokens = self._filled = self._positions = 0
 
@@ -76,6 +80,8 @@ class AlignmentModule(SteppingModule):
         losses, metrics = [], []
         for number, batch in enumerate(step.micro_batches, 1):
             evaluation = self.evaluate(batch)
+            if self.on_evaluated is not None:
+                self.on_evaluated(batch, evaluation)
             loss = self.objective.loss(evaluation, step)
             self.learn_from(loss, is_last=number == len(step.micro_batches))
             losses.append(loss.detach())
@@ -85,6 +91,7 @@ class AlignmentModule(SteppingModule):
         rate = optimizer.param_groups[0]["lr"]
         counts = step.global_counts
         taken = self.may_step(losses, norm, step.micro_batches, lambda: {"counts": counts, "terms": self.objective.state()})
+        self.step_taken = taken
         if taken:
             self.objective.after_step()
             for of_batch in metrics:

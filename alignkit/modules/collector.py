@@ -99,12 +99,7 @@ class Collector:
 
     def answers(self, examples: tuple[EncodedExample, ...]) -> Answers:
         """The same as tokens and as text."""
-        tokenizer = self.writing.tokenizer
-        prompts: list[str] = tokenizer.batch_decode([list(example.prompt_ids) for example in examples], skip_special_tokens=True)
-        completions: list[str] = tokenizer.batch_decode(
-            [list(ids) for example in examples for ids in example.completion_ids], skip_special_tokens=True
-        )
-        return Answers(examples=examples, prompts=tuple(prompts), completions=tuple(completions), terminator=self.writing.terminator)
+        return answers_of(examples, self.writing.tokenizer, self.writing.terminator)
 
     def worth_together(self, answers: Answers) -> tuple[Tensor, dict[str, Tensor]]:
         """`worth`, of which each rank finds out that of its share of the prompts."""
@@ -164,6 +159,15 @@ class Collector:
                 metrics[name] = price * count
                 scores = scores - metrics[name]
         return scores, metrics
+
+
+def answers_of(examples: tuple[EncodedExample, ...], tokenizer: PreTrainedTokenizerBase, terminator: int) -> Answers:
+    """Examples as a scorer takes them, as tokens and as text; `terminator` ends a completion that was not cut."""
+    prompts: list[str] = tokenizer.batch_decode([list(example.prompt_ids) for example in examples], skip_special_tokens=True)
+    completions: list[str] = tokenizer.batch_decode(
+        [list(ids) for example in examples for ids in example.completion_ids], skip_special_tokens=True
+    )
+    return Answers(examples=examples, prompts=tuple(prompts), completions=tuple(completions), terminator=terminator)
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from alignkit.batches import PackedBatch, StepBatch
 from alignkit.data.forms import Form
 from alignkit.metrics import ACCURACIES, LOSS
+from alignkit.modules.bootstrap import bootstrap_weights
 from alignkit.modules.forward import Forward
 from alignkit.modules.rewards import IMPLICIT_REWARD_NAMES, REWARD_NAMES
 from alignkit.modules.term import Place, Term, TermOutput
@@ -47,7 +48,7 @@ class Objective:
         outputs: dict[str, TermOutput] = {}
         metrics: dict[str, Tensor] = {}
         for term, names in zip(self.terms, self._names, strict=True):
-            output = term(forward)
+            output = resampled(term.place, term(forward), forward)
             outputs[term.place.name] = output
             values = {term.loss_name: output.losses.detach(), **output.metrics}
             metrics |= {logged: values[name] for name, logged in names.items()}
@@ -79,6 +80,11 @@ class Objective:
     def sources(self) -> set[str]:
         """The parts of a mixture that have terms of their own."""
         return {term.place.source for term in self.terms if term.place.source is not None}
+
+    @property
+    def reward_names(self) -> set[str]:
+        """What terms call the values that they have, whatever these are logged under."""
+        return {name for term in self.terms for name in term.metric_names}
 
     @property
     def needs_reference(self) -> bool:
@@ -123,6 +129,15 @@ class Objective:
                 term.load_state(state[term.place.name])
 
 
+def resampled(place: Place, output: TermOutput, forward: Forward) -> TermOutput:
+    """What a term says, its losses weighed as a bootstrap of its examples asks for where it is trained on one; held-out losses stay."""
+    if place.bootstrap is None or not output.losses.requires_grad:
+        return output
+    keys = [forward.batch.example_keys[example] for example in forward.select(place.source).examples]
+    weights = bootstrap_weights(keys, seed=place.bootstrap, member=place.name)
+    return replace(output, losses=output.losses * output.losses.new_tensor(weights))
+
+
 def _names(terms: Sequence[Term[Any]]) -> list[dict[str, str]]:
     """For each term, its own names and those that they are logged under.
 
@@ -135,7 +150,9 @@ def _names(terms: Sequence[Term[Any]]) -> list[dict[str, str]]:
     taken: dict[str, Place] = {}
     for term in terms:
         chosen = {term.loss_name: LOSS if len(terms) == 1 else term.loss_name}
-        for name in term.metric_names:
+        # Of members of an ensemble, whether they are right: what they all say is what the head on all examples says.
+        own = term.metric_names if term.place.bootstrap is None else [name for name in term.metric_names if name == ACCURACIES]
+        for name in own:
             logged = plain.get(name, name)
             first = taken.setdefault(logged, term.place)
             if first is term.place:

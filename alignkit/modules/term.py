@@ -35,6 +35,8 @@ class Place:
     """The data set of a mixture whose examples it reads; None reads all."""
     attribute: str = ""
     """The rating it fits, where it fits one."""
+    bootstrap: int | None = None
+    """Seed of the bootstrap of examples that it is trained on; None trains it on all alike."""
 
 
 @final

@@ -1,43 +1,28 @@
 """Pipeline files: `conf/pipeline/rlhf.yaml` says which runs follow each other and what each reads of the ones before. Data, never code.
 
-A stage's `options` and `from` are overrides as a user types them. `{sft}` in them is the directory of the stage `sft`.
+A stage's `options` and `from` are overrides as a user types them. `{sft}` in them is the directory of the stage `sft`. Stages may be
+repeated (see `rounds`), and a file may have keys of its own that stand for overrides of several stages (see `choices`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import yaml
 
 from alignkit.composition import PIPELINE
-from alignkit.config_checks import check_keys, check_line, check_name
-from alignkit.configuration import conf_dir
+from alignkit.config_checks import check_keys, check_name
+from alignkit.configuration import conf_dir, run_fields
 from alignkit.errors import UserError
+from alignkit.pipelines.choices import ChoiceFile, read_choices
+from alignkit.pipelines.rounds import PREVIOUS, RoundsFile, is_rounds, read_rounds, typed_rounds, typed_stop
+from alignkit.pipelines.stage_file import StageFile, read_stage
 
-TRAIN = "train"
-"""The command of a stage that names none."""
-GENERATE = "generate"
-EVALUATE = "evaluate"
-STAGE_NAME = re.compile(r"[a-z]\w{0,40}", re.ASCII)
-KEYS = ("command", "options", "from")
-
-
-@final
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StageFile:
-    """One stage, as its file has it."""
-
-    name: str
-    command: str
-    """A key of `alignkit.pipelines.stage_kinds.STAGE_KINDS`."""
-    options: tuple[str, ...]
-    """Overrides that give way to all that a user types."""
-    wiring: tuple[str, ...]
-    """The key `from`: overrides that tie the stage to earlier ones and give way to `stages.<name>.` alone."""
+STOP = "stop"
+"""The key that says when rounds end early."""
 
 
 @final
@@ -46,13 +31,63 @@ class PipelineFile:
     """A pipeline, as its file has it."""
 
     name: str
-    stages: tuple[StageFile, ...]
+    entries: tuple[StageFile | RoundsFile, ...]
     """In the order in which they run, >= 1."""
+    choices: tuple[ChoiceFile, ...] = ()
+
+    @property
+    def rounds(self) -> tuple[RoundsFile, ...]:
+        """Those that are repeated."""
+        return tuple(entry for entry in self.entries if isinstance(entry, RoundsFile))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys that it has of its own: `rounds=5 stop=never anchor=fixed`."""
+        stops = [STOP] if any(entry.stop for entry in self.rounds) else []
+        return (*(entry.name for entry in self.rounds), *stops, *(choice.name for choice in self.choices))
+
+    @property
+    def examples(self) -> tuple[str, ...]:
+        """How those keys are typed."""
+        rounds = [f"{entry.name}={entry.repeat}" for entry in self.rounds]
+        stops = [f"{STOP}={entry.stop.at_most:g}|never" for entry in self.rounds if entry.stop is not None]
+        return (*rounds, *stops, *(f"{choice.name}={'|'.join(choice.options)}" for choice in self.choices))
+
+    @property
+    def outline(self) -> str:
+        """Its stages for people, those of rounds once: `sft (labels dpo win) x 3`."""
+        return " ".join(
+            f"({' '.join(stage.name for stage in entry.stages)}) x {entry.repeat}" if isinstance(entry, RoundsFile) else entry.name
+            for entry in self.entries
+        )
 
     @property
     def stage_names(self) -> tuple[str, ...]:
-        """Names of the stages, in order."""
+        """Names of the stages where nothing is typed, in order."""
         return tuple(stage.name for stage in self.stages)
+
+    @property
+    def stages(self) -> tuple[StageFile, ...]:
+        """The stages where nothing is typed."""
+        return self.unrolled({})
+
+    def unrolled(self, values: Mapping[str, object]) -> tuple[StageFile, ...]:
+        """The stages in the order in which they run, rounds one after the other. `values`: those of its own keys that were typed.
+
+        Raises:
+            UserError: on a value that is none.
+        """
+        stages: list[StageFile] = []
+        last: dict[str, str] = {}
+        for entry in self.entries:
+            if isinstance(entry, RoundsFile):
+                rounds = typed_rounds(entry.name, values.get(entry.name, entry.repeat))
+                stop = typed_stop(values[STOP], entry.stop) if entry.stop is not None and STOP in values else entry.stop
+                stages += entry.unrolled(rounds, stop, last)
+                last |= entry.meanings(rounds)
+            else:
+                stages.append(entry.meaning(last))
+        return tuple(stages)
 
 
 def pipeline_files(config_dir: str | None) -> dict[str, Path]:
@@ -73,45 +108,63 @@ def read_pipeline(name: str, config_dir: str | None) -> PipelineFile:
     given = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
     if not isinstance(given, Mapping):
         raise UserError(f"{file}: must hold `name` and `stages`, which has a stage or more. See conf/pipeline/dpo.yaml.")
-    check_keys(str(file), given, ("name", "stages"))
+    check_keys(str(file), given, ("name", "stages", "choices"))
     if given.get("name") != name:
         raise UserError(f"{file}: name = {given.get('name')!r}; must be {name!r}, as the file is called.")
-    return pipeline_of(f"{file}: stages", name, given.get("stages"))
+    return pipeline_of(f"{file}: stages", name, given.get("stages"), given.get("choices"))
 
 
-def pipeline_of(where: str, name: str, stages: object) -> PipelineFile:
-    """The pipeline of these stages, as a file has them.
+def pipeline_of(where: str, name: str, stages: object, choices: object = None) -> PipelineFile:
+    """The pipeline of these stages and choices, as a file has them.
 
     Raises:
         UserError: naming the place and the key that is wrong.
     """
     if not isinstance(stages, Mapping) or not stages:
         raise UserError(f"{where} = {stages!r}; must have a stage or more. See conf/pipeline/dpo.yaml.")
-    return PipelineFile(name=name, stages=tuple(read_stage(where, str(stage), values) for stage, values in stages.items()))
+    entries: list[StageFile | RoundsFile] = []
+    for key, values in stages.items():
+        if is_rounds(values):
+            entries.append(read_rounds(where, str(key), values, tuple(entry.name for entry in entries if isinstance(entry, StageFile))))
+        else:
+            entries.append(read_stage(where, str(key), values))
+    names = [stage.name for entry in entries for stage in (entry.stages if isinstance(entry, RoundsFile) else [entry])]
+    file = PipelineFile(name=name, entries=tuple(entries), choices=read_choices(where.replace("stages", "choices"), choices, names))
+    check_rounds(where, file, names)
+    check_own_keys(where, file)
+    return file
 
 
-def read_stage(place: str, name: str, given: Mapping[str, Any] | None) -> StageFile:
-    """One stage of a file.
+def check_rounds(where: str, file: PipelineFile, names: list[str]) -> None:
+    """Refuse names that would mean two things, and what cannot be run after rounds that end early.
 
     Raises:
-        UserError: naming the file and the key that is wrong.
+        UserError: naming the stage.
     """
-    where = f"{place}.{name}"
-    if not STAGE_NAME.fullmatch(name):
-        raise UserError(f"{where}: a stage's name becomes a directory; must be lower-case letters, digits and '_', at most 41.")
-    values = {} if given is None else given
-    if not isinstance(values, Mapping):
-        raise UserError(f"{where} = {values!r}; must hold some of {', '.join(KEYS)}.")
-    check_keys(where, values, KEYS)
-    for key in ("options", "from"):
-        lines = values.get(key) or []
-        if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
-            raise UserError(f"{where}.{key} = {lines!r}; must be a list of overrides, e.g. [loss=dpo, steps=200].")
-        for line in lines:
-            check_line(f"{where}.{key}", line)
-    return StageFile(
-        name=name,
-        command=str(values.get("command", TRAIN)),
-        options=tuple(values.get("options") or ()),
-        wiring=tuple(values.get("from") or ()),
-    )
+    if not file.rounds:
+        return
+    numbered = [f"{stage.name}_{number}" for entry in file.rounds for stage in entry.stages for number in range(1, 100)]
+    for name in (PREVIOUS, *numbered):
+        if name in names:
+            raise UserError(f"{where}.{name}: a round has a stage of that name, or stands for one. Choose another.")
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{where}: two stages are called {name!r}. Choose another name for one of them.")
+    for entry in file.entries[:-1]:
+        if isinstance(entry, RoundsFile) and entry.stop is not None:
+            raise UserError(
+                f"{where}.{entry.name}.stop: rounds that may end early must come last: a stage after them could not know which round was "
+                "the last. Make it a stage of each round, or leave stop out."
+            )
+
+
+def check_own_keys(where: str, file: PipelineFile) -> None:
+    """Refuse keys of its own that would hide one of a run.
+
+    Raises:
+        UserError: naming the key.
+    """
+    groups, scalars = run_fields()
+    for key in file.keys:
+        if key in scalars or file.keys.count(key) > 1 or (key in groups and key not in [choice.name for choice in file.choices]):
+            raise UserError(f"{where}: {key!r} would be a key of the pipeline, and is another one already. Choose another name.")

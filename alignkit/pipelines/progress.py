@@ -9,7 +9,7 @@ from typing import Any, final
 
 import yaml
 
-from alignkit.pipelines.records import RECORD, RUNNING, STAGE_DONE
+from alignkit.pipelines.records import RECORD, RUNNING, SKIPPED, STAGE_DONE
 from alignkit.run_dir import RunDir
 from alignkit.sweeping.progress import View, newest_rows
 from alignkit.sweeping.sweep import NOT_RUN, JobRecord, read
@@ -36,7 +36,8 @@ class StageWatch:
     def view(self, job: JobRecord, folder: Path) -> View:
         """One job: the stage of its own that runs now, or the last one. A job whose stage runs in another one's directory waits for it."""
         stages: list[dict[str, Any]] = json.loads((folder / RECORD).read_text(encoding="utf-8"))["stages"]
-        now = next((stage for stage in stages if stage["status"] != STAGE_DONE), stages[-1])
+        ran = [stage for stage in stages if stage["status"] != SKIPPED]
+        now = next((stage for stage in ran if stage["status"] != STAGE_DONE), ran[-1])
         run, has_begun = RunDir(folder / now["directory"]), job.job in self.last and self.last[job.job].status == RUNNING
         is_running = now["status"] == RUNNING and run.path.parent == folder
         status = RUNNING if job.status == NOT_RUN and (is_running or has_begun) else job.status

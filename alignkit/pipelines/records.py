@@ -11,6 +11,7 @@ from typing import final
 from alignkit.errors import UserError
 from alignkit.job import DONE
 from alignkit.metrics import VALIDATION
+from alignkit.pipelines.stage_file import Stop
 from alignkit.pipelines.stages import Pipeline
 from alignkit.run_dir import Scalar, jsonable
 from alignkit.summary import START, number
@@ -21,6 +22,10 @@ COSTS = ("steps", "seconds", "training_seconds", "peak_memory_bytes")
 STAGE_DONE = "done"
 RUNNING = "running"
 NOT_RUN = "not run"
+SKIPPED = "skipped"
+"""Not run, and not to be: rounds ended early."""
+SETTLED = (STAGE_DONE, SKIPPED)
+"""Of stages that nobody has to run."""
 FAILED = "failed"
 INTERRUPTED = "interrupted"
 
@@ -43,10 +48,10 @@ class StageRecord:
     directory: str
     """Its run directory, seen from the pipeline's. In a sweep it may lie in another job's, which has the same stage."""
     status: str = NOT_RUN
-    """`not run`, `running`, `done`, `failed` or `interrupted`."""
+    """`not run`, `running`, `done`, `failed`, `interrupted` or `skipped`."""
     exit_code: int | None = None
     message: str = ""
-    """Why it failed."""
+    """Why it failed, or was skipped."""
     seconds: float | None = None
     """Of the whole run, whenever it was."""
     results: dict[str, Scalar] = field(default_factory=dict)
@@ -65,6 +70,22 @@ def done(record: StageRecord, results: Mapping[str, Scalar]) -> StageRecord:
         seconds=seconds if isinstance(seconds, (int, float)) else None,
         results=kept,
     )
+
+
+def settled(records: Sequence[StageRecord], stops: Sequence[Stop | None]) -> list[StageRecord]:
+    """Records of a pipeline's stages, of which those after one that ends the rounds are skipped, finished or not: what a pipeline runs
+    depends on its command and its results alone. `stops`: the rule of each stage."""
+    told: list[StageRecord] = []
+    reason = ""
+    for record, stop in zip(records, stops, strict=True):
+        if reason:
+            skipped = replace(record, status=SKIPPED, exit_code=None, message=reason, seconds=None, results={})
+            told.append(skipped)
+            continue
+        told.append(record)
+        if stop is not None and record.status == STAGE_DONE and stop.holds(record.results):
+            reason = f"{stop.result} of {record.stage} is {number(record.results[stop.result])}, at most {number(stop.at_most)}"
+    return told
 
 
 def change(record: StageRecord) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import final
 
 from alignkit.job import DONE
-from alignkit.pipelines.records import RUNNING, STAGE_DONE, StageRecord, done, write_records
+from alignkit.pipelines.records import RUNNING, SETTLED, SKIPPED, StageRecord, done, settled, write_records
 from alignkit.pipelines.stage_runs import Outcome, PlacedPipeline, PlacedStage, first_records
 from alignkit.sweeping.sweep import NOT_RUN, STOPS, JobRecord, write
 
@@ -49,7 +49,7 @@ class Schedule:
     def begin(self, stage: PlacedStage) -> None:
         """Somebody runs the stage."""
         self._running.add(stage.run.path)
-        for number, place in self._users[stage.run.path]:
+        for number, place in self._waiting(stage):
             self.records[number][place] = replace(self.records[number][place], status=RUNNING, exit_code=None, message="")
             self._write(number)
         self._write_jobs()
@@ -60,29 +60,36 @@ class Schedule:
         self._running.discard(path)
         if outcome.exit_code != DONE:
             self._failures[path] = outcome
-        for number, place in self._users[path]:
+        for number, place in self._waiting(stage):
             record = self.records[number][place]
             if outcome.exit_code == DONE:
                 record = done(record, outcome.results)
             else:
                 record = replace(record, status=outcome.status, exit_code=outcome.exit_code, message=outcome.message)
             self.records[number][place] = record
+            stops = [each.stage.stop for each in self.pipelines[number].stages]
+            self.records[number] = settled(self.records[number], stops)
             self._write(number)
         self._write_jobs()
+
+    def _waiting(self, stage: PlacedStage) -> list[tuple[int, int]]:
+        """Pipelines that have a stage, and its place there, but for those that have ended before it."""
+        return [(number, place) for number, place in self._users[stage.run.path] if self.records[number][place].status != SKIPPED]
 
     def _place(self, number: int) -> int | None:
         """The place of a pipeline's next stage; None where it has none, because all are done or one has failed."""
         for place, (stage, record) in enumerate(zip(self.pipelines[number].stages, self.records[number], strict=True)):
-            if record.status != STAGE_DONE:
+            if record.status not in SETTLED:
                 return None if stage.run.path in self._failures else place
         return None
 
     def _job(self, number: int) -> JobRecord:
         """How a pipeline stands, as a job of a sweep."""
         job, records = self.jobs[number], self.records[number]
-        unfinished = [place for place, record in enumerate(records) if record.status != STAGE_DONE]
+        unfinished = [place for place, record in enumerate(records) if record.status not in SETTLED]
         if not unfinished:
-            return replace(job, status="done", exit_code=DONE, message="", results=records[-1].results)
+            last = next(record for record in reversed(records) if record.status != SKIPPED)
+            return replace(job, status="done", exit_code=DONE, message="", results=last.results)
         failure = self._failures.get(self.pipelines[number].stages[unfinished[0]].run.path)
         if failure is None:
             return replace(job, status=NOT_RUN, exit_code=None, message="")

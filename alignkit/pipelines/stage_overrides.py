@@ -1,18 +1,20 @@
-"""The overrides of a pipeline's command line: which are for all stages, which for one, and in which order a stage takes them."""
+"""The overrides of a pipeline's command line: which are the pipeline's own, which for all stages, which for one."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
-from alignkit.command_line import check_one
 from alignkit.composition import EVALUATION, PIPELINE, Composer
-from alignkit.configuration import packaged
+from alignkit.configuration import run_fields
 from alignkit.errors import UserError, did_you_mean
-from alignkit.pipelines.files import PipelineFile, StageFile
-from alignkit.pipelines.stage_kinds import PLACE
+from alignkit.pipelines.chosen_options import choices
+from alignkit.pipelines.files import PipelineFile
+from alignkit.pipelines.placeholders import PLACE
+from alignkit.pipelines.stage_file import StageFile
+from alignkit.pipelines.stage_kinds import STAGE_KINDS
 
 OWN = "stages."
 """Before a stage's name and an override for it alone: `stages.ppo.loss.kl_coefficient=0.05`."""
@@ -33,6 +35,8 @@ class Typed:
     changes: tuple[str, ...]
     """Those that set it apart from the other jobs of its sweep."""
     common: tuple[str, ...]
+    values: Mapping[str, object]
+    """Of the keys in `common` that have no dot: those that the pipeline may have of its own are among them."""
     own: Mapping[str, tuple[str, ...]]
     """By stage, without `stages.<stage>.`."""
 
@@ -55,6 +59,7 @@ def apart(composer: Composer, lines: Sequence[str], changes: Sequence[str], arm:
     """
     pipeline, common = None, []
     own: dict[str, list[str]] = {}
+    values: dict[str, object] = {}
     for line in lines:
         override = composer.parse(line)
         key = override.key_or_group
@@ -65,13 +70,15 @@ def apart(composer: Composer, lines: Sequence[str], changes: Sequence[str], arm:
             own.setdefault(stage, []).append(rest)
         else:
             common.append(line)
+            if "." not in key and not override.is_delete():
+                values[key] = override.value()
     for group in OF_ONE_STAGE:
         if option := choices(composer, common).get(group):
             raise UserError(f"{group} = {option!r}: would be the {group} of all stages. Type {OWN}STAGE.{group}={option} for one of them.")
     if pipeline is None:
         raise UserError("pipeline is missing: it names the stages. Type pipeline=rlhf; --help lists what there is.")
     stages = {stage: tuple(rest) for stage, rest in own.items()}
-    return Typed(pipeline=pipeline, arm=arm, changes=tuple(changes), common=tuple(common), own=stages)
+    return Typed(pipeline=pipeline, arm=arm, changes=tuple(changes), common=tuple(common), values=values, own=stages)
 
 
 def own_override(line: str) -> tuple[str, str]:
@@ -88,69 +95,65 @@ def own_override(line: str) -> tuple[str, str]:
     return stage, line[: len(line) - len(body)] + body.removeprefix(f"{OWN}{stage}.")
 
 
+def head_of(line: str) -> str:
+    """The first part of the key of an override: `judge` of `+judge.path=x`."""
+    return line.lstrip("+~").partition("=")[0].partition(".")[0]
+
+
 def without_idle(jobs: Sequence[Typed], files: Mapping[str, PipelineFile]) -> list[Typed]:
-    """Jobs without overrides for stages that another pipeline of the sweep has and their own has not; one of those that are the same then.
+    """Jobs without overrides for stages and keys that another pipeline of the sweep has and their own has not; one of those that are the
+    same then.
 
     Raises:
-        UserError: on a stage that no pipeline has.
+        UserError: on a stage or a key that no pipeline has.
     """
-    known = list(dict.fromkeys(stage for file in files.values() for stage in file.stage_names))
+    known = list(dict.fromkeys(name for job in jobs for name in names_of(files[job.pipeline].unrolled(kept_values(job, files)))))
+    known += [name for file in files.values() for name in names_of(file.stages) if name not in known]
+    keys = {name: {*file.keys, *keys_of_commands(file.stages)} for name, file in files.items()}
     kept: dict[tuple[str, ...], Typed] = {}
     for job in jobs:
+        file, idle = files[job.pipeline], set[str]().union(*keys.values()) - keys[job.pipeline]
+        names = names_of(file.unrolled(kept_values(job, files)))
         for stage in job.own:
             if stage not in known:
                 raise UserError(
                     f"{OWN}{stage}: {'/'.join(files)} has no such stage.{did_you_mean(stage, known)} It has {', '.join(known)}."
                 )
-        own = {stage: lines for stage, lines in job.own.items() if stage in files[job.pipeline].stage_names}
-        changes = tuple(line for line in job.changes if not line.startswith(OWN) or own_override(line)[0] in own)
-        key = (job.arm, job.pipeline, *job.common, *(f"{stage} {line}" for stage, lines in own.items() for line in lines))
-        kept.setdefault(key, replace(job, own=own, changes=changes))
+        check_near(job, file, keys[job.pipeline] | idle)
+        own = {stage: lines for stage, lines in job.own.items() if stage in names}
+        common = tuple(line for line in job.common if head_of(line) not in idle)
+        changes = tuple(
+            line for line in job.changes if (own_override(line)[0] in own if line.startswith(OWN) else head_of(line) not in idle)
+        )
+        key = (job.arm, job.pipeline, *common, *(f"{stage} {line}" for stage, lines in own.items() for line in lines))
+        kept.setdefault(key, replace(job, own=own, changes=changes, common=common, values=kept_values(job, files)))
     return list(kept.values())
 
 
-def layers(composer: Composer, stage: StageFile, typed: Typed) -> list[str]:
-    """Overrides of a stage, the ones that count most last: the file's, the user's for all stages, the wiring, the user's for this one.
+def kept_values(job: Typed, files: Mapping[str, PipelineFile]) -> dict[str, object]:
+    """What was typed for the own keys of a job's pipeline."""
+    return {key: value for key, value in job.values.items() if key in files[job.pipeline].keys}
 
-    Where one of them chooses an option of a group, keys of another option give way: `stages.ppo.scorer=vader` has no use for the wiring's
-    path of a reward model, `stages.dpo.loss=sft` none for the file's `loss.beta`, and `dataset=local` of a wiring none for keys of the data
-    set that all stages begin with.
+
+def names_of(stages: Sequence[StageFile]) -> list[str]:
+    """What stages are called on a command line: `dpo dpo_1 dpo_2` of rounds."""
+    return list(dict.fromkeys(name for stage in stages for name in stage.names))
+
+
+def keys_of_commands(stages: Sequence[StageFile]) -> frozenset[str]:
+    """The keys that commands of stages have beside those of a run."""
+    return frozenset[str]().union(*(STAGE_KINDS[stage.command].own_keys for stage in stages if stage.command in STAGE_KINDS))
+
+
+def check_near(job: Typed, file: PipelineFile, known: Collection[str]) -> None:
+    """Refuse a key that is nobody's and looks more like one of `known` than like one of a run, whose own checks answer the others.
 
     Raises:
-        UserError: where a file or an override for a stage sets what the pipeline itself decides.
+        UserError: naming the key that was meant.
     """
-    options, wiring = ([mark(line) for line in lines] for lines in (stage.options, stage.wiring))
-    own = typed.own.get(stage.name, ())
-    for override in map(composer.parse, [*options, *wiring, *own]):
-        check_one(override)
-        if override.key_or_group == "run_dir" or override.is_hydra_override():
-            raise UserError(f"{override.key_or_group}: cannot be set for one stage; each runs in a directory inside the pipeline's.")
-    wired, chosen = choices(composer, wiring), choices(composer, own)
-    wiring = [line for line in wiring if all(wired.get(group) == chosen[group] for group in chosen if inner_key(composer, line, group))]
-    options = [line for line in options if all(fits(composer, line, group, chosen[group]) for group in chosen)]
-    given = [line for line in (*options, *typed.common) if all(fits(composer, line, group, wired[group]) for group in wired)]
-    return [*given, *wiring, *own]
-
-
-def choices(composer: Composer, lines: Sequence[str]) -> dict[str, str]:
-    """The options that overrides choose, by group."""
-    overrides = [override for override in map(composer.parse, lines) if not override.is_delete() and override.package is None]
-    return {
-        override.key_or_group: str(override.value())
-        for override in overrides
-        if not override.is_sweep_override() and composer.is_choice(override)
-    }
-
-
-def inner_key(composer: Composer, line: str, group: str) -> str:
-    """The key of a group that an override sets, `beta` for `loss.beta=0.1`; empty for one that sets none."""
-    head, _, key = composer.parse(line).key_or_group.partition(".")
-    return key.partition(".")[0] if head == group else ""
-
-
-def fits(composer: Composer, line: str, group: str, option: str) -> bool:
-    """Whether an option of a group has the key that an override sets there, if it sets one there."""
-    key, options = inner_key(composer, line, group), packaged(group)
-    # An option that is another name for one has that one's keys.
-    names = (option, *map(str, options.get(option, {}).get("defaults", ())))
-    return not key or any(key in options.get(name, (key,)) for name in names)
+    groups, scalars = run_fields()
+    for head in map(head_of, job.common):
+        near = did_you_mean(head, known)
+        if head not in (*known, *groups, *scalars) and near and near == did_you_mean(head, [*known, *groups, *scalars]):
+            own = f" {file.name} has {', '.join(file.keys)} of its own." if file.keys else ""
+            raise UserError(f"{head}: no such key.{near}{own}")

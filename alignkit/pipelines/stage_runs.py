@@ -15,8 +15,10 @@ from typing import Any, final
 
 from alignkit.errors import UserError
 from alignkit.job import DONE, WRONG_INPUT, ending, give_up, show
-from alignkit.pipelines.records import FAILED, INTERRUPTED, NOT_RUN, STAGE_DONE, StageRecord, done, read_records
-from alignkit.pipelines.stage_kinds import STAGE_KINDS, StageKind, StageSettings, fill, telling_config
+from alignkit.pipelines.placeholders import fill, telling_config
+from alignkit.pipelines.records import FAILED, INTERRUPTED, NOT_RUN, SETTLED, STAGE_DONE, StageRecord, done, read_records, settled
+from alignkit.pipelines.stage_kind import StageKind, StageSettings
+from alignkit.pipelines.stage_kinds import STAGE_KINDS
 from alignkit.pipelines.stages import Pipeline, Stage
 from alignkit.run_dir import RunDir, Scalar
 from alignkit.run_lock import only_here
@@ -179,7 +181,8 @@ def forget_peak() -> None:
 
 
 def first_records(placed: PlacedPipeline) -> list[StageRecord]:
-    """The stages before anything runs: those that are finished, and what became of the others when this was last tried."""
+    """The stages before anything runs: those that are finished, those that finished ones have made needless, and what became of the others
+    when this was last tried."""
     known = {record.stage: record for record in read_records(placed.folder)}
     records = []
     for each in placed.stages:
@@ -197,7 +200,7 @@ def first_records(placed: PlacedPipeline) -> list[StageRecord]:
         last = known.get(stage.name)
         if results is not None:
             record = done(record, results)
-        elif last is not None and last.status != STAGE_DONE:
+        elif last is not None and last.status not in SETTLED:
             record = replace(record, status=last.status, exit_code=last.exit_code, message=last.message)
         records.append(record)
-    return records
+    return settled(records, [each.stage.stop for each in placed.stages])

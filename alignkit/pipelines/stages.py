@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from argparse import Namespace
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,12 +14,19 @@ from typing import final
 from alignkit.command_line import check_foreign, check_one, expand, naming_job
 from alignkit.composition import Composer, composing
 from alignkit.config_checks import check_name
+from alignkit.configuration import root_file
 from alignkit.errors import UserError
 from alignkit.pipelines.experiment import Experiment
 from alignkit.pipelines.files import PipelineFile, read_pipeline
-from alignkit.pipelines.stage_kinds import PLACE, STAGE_KINDS, StageKind, StageSettings, fill, rehearsal, telling_config
-from alignkit.pipelines.stage_overrides import OWN, Typed, apart, layers, mark, unmark, without_idle
+from alignkit.pipelines.layering import layers
+from alignkit.pipelines.placeholders import PLACE, fill, rehearsal, telling_config
+from alignkit.pipelines.stage_file import StageFile, Stop
+from alignkit.pipelines.stage_kind import StageKind, StageSettings
+from alignkit.pipelines.stage_kinds import STAGE_KINDS
+from alignkit.pipelines.stage_overrides import OWN, Typed, apart, head_of, mark, unmark, without_idle
 
+SEED = re.compile(r"\$\\?\{seed\\?\}")
+"""`${seed}` in an override, also as Hydra writes it in those of a sweep."""
 TIME = "runs/${now:%Y-%m-%d}/${now:%H-%M-%S}"
 
 
@@ -36,6 +44,8 @@ class Stage:
     """What stands for the directories of earlier stages is still in them."""
     identity: str
     """Digest of all that decides what it computes: its settings, and the identities of the stages that it reads."""
+    stop: Stop | None = None
+    """What keeps the stages after it from being run."""
 
     @property
     def kind(self) -> StageKind:
@@ -149,12 +159,14 @@ class StageReader:
             UserError: on the first mistake, naming the stage.
         """
         stages: list[Stage] = []
-        for stage in file.stages:
+        for stage in file.unrolled({key: value for key, value in typed.values.items() if key in file.keys}):
             earlier = {done.name: done.identity for done in stages}
             with naming_stage(stage.name, file.name):
                 check_name("command", stage.command, STAGE_KINDS)
-                lines = layers(self.composer, stage, typed)
+                lines = layers(self.composer, stage, typed, file)
+                lines = self.with_seed_of_round(stage, typed, lines)
                 settings = self.settings(stage.command, (f"run_dir='{folder}'", *lines))
+                check_stop(stage, settings)
                 text = STAGE_KINDS[stage.command].config_yaml(settings)
                 for place in PLACE.findall(text):
                     check_name("earlier stage", place, earlier)
@@ -167,9 +179,21 @@ class StageReader:
                     overrides=tuple(unmark(line) for line in lines if not self.is_run_dir(line)),
                     settings=settings,
                     identity=hashlib.sha256(told.encode()).hexdigest(),
+                    stop=stage.stop,
                 )
             )
         return tuple(stages)
+
+    def with_seed_of_round(self, stage: StageFile, typed: Typed, lines: list[str]) -> list[str]:
+        """Overrides by which a repeated stage draws other numbers than the round before, unless its own seed was typed. What follows the
+        seed by `${seed}`, such as `dataset.world_seed`, stays the same in all rounds."""
+        if not stage.seed_step or any(head_of(line) == "seed" for line in typed.own.get(stage.name, ())):
+            return lines
+        given = [override.value() for override in map(self.composer.parse, lines) if override.key_or_group == "seed"]
+        seed = given[-1] if given else root_file()["seed"]
+        if not isinstance(seed, int):
+            seed = self.settings(stage.command, tuple(lines)).run.seed
+        return [*(SEED.sub(str(seed), line) for line in lines), f"seed={seed + stage.seed_step}"]
 
     def settings(self, command: str, lines: tuple[str, ...]) -> StageSettings:
         """The settings that overrides of a command mean."""
@@ -185,6 +209,19 @@ class StageReader:
     def is_run_dir(self, line: str) -> bool:
         """Whether an override chooses the directory."""
         return self.composer.parse(line).key_or_group == "run_dir"
+
+
+def check_stop(stage: StageFile, settings: StageSettings) -> None:
+    """Refuse to end rounds by a result that the stage does not have.
+
+    Raises:
+        UserError: naming those that it has.
+    """
+    if stage.stop is not None and stage.stop.result not in (results := STAGE_KINDS[stage.command].headline(settings)):
+        raise UserError(
+            f"rounds would end by {stage.stop.result!r}, and what {stage.name} measures is {', '.join(results)}. Type stop=never, or let "
+            "it measure that."
+        )
 
 
 def check_stages(pipelines: Sequence[Pipeline]) -> None:

@@ -21,6 +21,7 @@ from alignkit.reporting.embedding import script_hash, script_json
 from alignkit.reporting.experiment import Told
 from alignkit.reporting.headlines import headlines
 from alignkit.reporting.maps import frontier, heat_maps
+from alignkit.reporting.mislabelled import mislabelled_of
 from alignkit.reporting.numbers import counted, shown
 from alignkit.reporting.samples import samples_of
 from alignkit.terminal import harmless
@@ -72,6 +73,7 @@ def page(runs: Runs, answers: Sequence[Told], *, title: str) -> str:
         texts=Markup(script_json(samples)),
         counts=accounts.data_counts(runs, comparison),
         disputes=disputes_of(runs),
+        ledger=mislabelled_of(runs),
         certificate=accounts.certificate(runs),
         uncertified=accounts.uncertified(runs),
         costs=accounts.costs(runs),

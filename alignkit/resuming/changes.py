@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -32,8 +32,11 @@ def may_change(path: str) -> bool:
     return path.partition(".")[0] in (*GROUPS, DIVERGENCE) or path in KEYS
 
 
-def with_changes(config: Mapping[str, Any], lines: Sequence[str], where: str) -> dict[str, Any]:
-    """A run's config with what was typed beside `resume`: `hardware=ddp hardware.devices=2 steps=300`.
+def with_changes(
+    config: Mapping[str, Any], lines: Sequence[str], where: str, may: Callable[[str], bool] = may_change, what: str = WHAT
+) -> dict[str, Any]:
+    """A run's config with what was typed beside `resume`: `hardware=ddp hardware.devices=2 steps=300`. `may` says which settings can
+    change, and `what` does so in words.
 
     Raises:
         UserError: on what is no override, and on what would make another run of it.
@@ -48,10 +51,10 @@ def with_changes(config: Mapping[str, Any], lines: Sequence[str], where: str) ->
             raise UserError(f"{where}: cannot read {line!r} beside it. Write key=value.") from None
         if override.is_sweep_override() or override.is_delete() or path == "run_dir":
             raise UserError(f"{where}: {line} has no place here: one run goes on, where it was. Type resume=DIR, and what may change.")
-        if not may_change(path):
+        if not may(path):
             then = OmegaConf.select(changed, path)
             began = f" (it began with {then})" if then is not None else ""
-            raise UserError(f"{where}: {line} would make another run of it{began}. {WHAT}: begin it anew, without resume.")
+            raise UserError(f"{where}: {line} would make another run of it{began}. {what}: begin it anew, without resume.")
         if path in GROUPS:
             check_name(path, str(value), packaged(path))
             changed[path] = {key: own for key, own in packaged(path)[str(value)].items() if key != "defaults"}

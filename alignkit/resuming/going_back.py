@@ -12,6 +12,7 @@ from alignkit.assembly import say
 from alignkit.callbacks.checkpoint_files import clear_drafts, versions
 from alignkit.checkpoint_weights import is_checkpoint, steps_of
 from alignkit.errors import UserError
+from alignkit.ledger_file import LedgerFile
 from alignkit.manifests import Manifest, manifest_of, newest_intact, step_checkpoints
 from alignkit.run_dir import RunDir, forget_after
 
@@ -45,9 +46,19 @@ def go_back(run: RunDir) -> Return:
     if ranks.is_first():
         for file in (run.metrics, run.samples, run.pairs):
             forget_after(file, state.steps_done if state.checkpoint is not None else -1)
+        forget_visits(LedgerFile(folder=run.ledger), state.steps_done if state.checkpoint is not None else -1)
     ranks.wait_for_all()
     say(f"resume: from step {state.steps_done}")
     return state
+
+
+def forget_visits(ledger: LedgerFile, step: int) -> None:
+    """Of training pairs, those of later steps; all of them where nobody can say which these are."""
+    try:
+        ledger.forget_after(step)
+    except (OSError, ValueError) as error:
+        say(f"resume: {error}; the ledger begins anew")
+        ledger.visits.unlink(missing_ok=True)
 
 
 def newest_state(run: RunDir) -> Return:

@@ -7,9 +7,9 @@ import dataclasses
 import json
 import os
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -28,6 +28,8 @@ from alignkit.resuming.older_configs import completed
 from alignkit.resuming.slurm import noted_run
 from alignkit.run_dir import RunDir, newest_first
 from alignkit.settings import RunSettings
+
+Meant = TypeVar("Meant")
 
 RESUME = "resume"
 DEBUG = "debug"
@@ -111,6 +113,15 @@ def read_settings(run: RunDir, where: str = RESUME, allow_code: Sequence[str] = 
     Raises:
         UserError: when there is no run, or its config is none of this version's.
     """
+    return dataclasses.replace(read_config(run, where, allow_code, check_config), run_dir=str(run.path))
+
+
+def read_config(run: RunDir, where: str, allow_code: Sequence[str], read: Callable[[DictConfig], Meant]) -> Meant:
+    """What `read` makes of a run's `config.yaml`, which is checked as `read_settings` says.
+
+    Raises:
+        UserError: when there is no run, or its config is none of this version's.
+    """
     if not run.path.is_dir():
         raise UserError(f"{where} = {run.path}: there is no such directory, seen from {os.getcwd()}.")
     if not run.config.is_file():
@@ -135,10 +146,10 @@ def read_settings(run: RunDir, where: str = RESUME, allow_code: Sequence[str] = 
                 check_file_value(path, value)
         check_code_typed(config, allow_code)
         whole, lacking = completed(typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=False)))
-        settings = dataclasses.replace(check_config(OmegaConf.create(whole)), run_dir=str(run.path))
+        meant = read(OmegaConf.create(whole))
         if lacking:
             print(f"{where}: {run.config.name} is of an older version; by default {', '.join(lacking)}", flush=True)
-        return settings
+        return meant
     except UserError as error:
         raise UserError(f"{where} = {run.path}: its {run.config.name} says: {error}") from None
 

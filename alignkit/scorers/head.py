@@ -42,7 +42,7 @@ class Head(ModelScorer):
         saved = saved_head(self.path, self.head)
         heads = saved.load().to(surroundings.device, surroundings.dtype)
         tokenizer = load_tokenizer("scorer.path", str(saved.run.model))
-        trunk, packing, positions = _open_trunk(saved, surroundings)
+        trunk, packing, positions = open_trunk(saved, surroundings)
         return _HeadScorer(
             trunk=trunk,
             heads=heads,
@@ -53,7 +53,7 @@ class Head(ModelScorer):
         )
 
 
-def _open_trunk(saved: SavedHead, surroundings: Surroundings) -> tuple[FrozenTrunk, Packing, int | None]:
+def open_trunk(saved: SavedHead, surroundings: Surroundings) -> tuple[FrozenTrunk, Packing, int | None]:
     """What the head reads, how examples are packed for it, and how many positions it has."""
     backbone = load_frozen("scorer.path", str(saved.run.model), surroundings)
     packing, positions = surroundings.packing(backbone), positions_of(backbone)

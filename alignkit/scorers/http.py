@@ -5,29 +5,26 @@ from __future__ import annotations
 import json
 import os
 import queue
-import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
-from urllib.parse import urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, InvalidHeader, ProtocolError
+from urllib3.exceptions import HTTPError, ProtocolError
 
 from alignkit.errors import UserError, check_range
+from alignkit.scorers.addresses import LONGEST_PAUSE, check_address, check_variable, retry_after
 from alignkit.scorers.returned import checked_scores, quoted
 from alignkit.scorers.scorer import TextScorer
 
 WORTH_ANOTHER_TRY = (429, 500, 502, 503, 504)
 """Statuses of servers that may do better in a moment."""
-LONGEST_PAUSE = 120.0
-"""Seconds between two tries, whatever the server would like."""
 LONGEST_ANSWER = 2**26
 """Bytes."""
-SECRET = re.compile(r"(key|token|secret|password|sig|signature)=", re.IGNORECASE)
-"""In the query of an address."""
+VARIABLE = "REWARD_AUTHORIZATION"
+"""A name to try."""
 
 
 @final
@@ -66,23 +63,12 @@ class Http(TextScorer):
     a config. Null sends none."""
 
     def __post_init__(self) -> None:
-        if not re.match(r"https?://[^/]", self.url):
-            raise UserError(f"scorer.url = {self.url!r}; must be an address. Try scorer.url=http://127.0.0.1:8000/score.")
-        if "@" in urlsplit(self.url).netloc or SECRET.search(urlsplit(self.url).query):
-            raise UserError(
-                "scorer.url: holds a password or key, and configs are saved. Type export REWARD_AUTHORIZATION='Bearer ...' in the "
-                "shell, and scorer.authorization=REWARD_AUTHORIZATION."
-            )
+        check_address("scorer", self.url, example="http://127.0.0.1:8000/score", variable=VARIABLE)
         check_range("scorer.batch", self.batch, low=1)
         check_range("scorer.timeout", self.timeout, above=0.0)
         check_range("scorer.retries", self.retries, low=0)
         check_range("scorer.backoff", self.backoff, low=0.0)
-        if self.authorization is not None and not os.environ.get(self.authorization):
-            # What was typed may be the secret itself.
-            raise UserError(
-                "scorer.authorization: must be the name of an environment variable that is set; what was typed names none. Type export "
-                "REWARD_AUTHORIZATION='Bearer ...' in the shell, and scorer.authorization=REWARD_AUTHORIZATION."
-            )
+        check_variable("scorer", self.authorization, variable=VARIABLE)
 
     def score(self, prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
         """Raises:
@@ -148,15 +134,7 @@ class Http(TextScorer):
             response.close()
             raise ProtocolError(f"the answer is longer than {LONGEST_ANSWER:,} bytes")
         response.release_conn()
-        return _Answer(status=response.status, data=data, retry_after=_seconds(response.headers.get("Retry-After")))
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """What a header `Retry-After` asks for, as a number of seconds or a date; None where it says nothing that can be read."""
-    try:
-        return None if retry_after is None else urllib3.Retry().parse_retry_after(retry_after)
-    except InvalidHeader:
-        return None
+        return _Answer(status=response.status, data=data, retry_after=retry_after(response.headers.get("Retry-After")))
 
 
 def _text(data: bytes) -> str:

@@ -7,20 +7,16 @@ from functools import partial
 from typing import Any, final
 
 import torch
-from torch import Tensor
 
-from alignkit.batches import PackedBatch
 from alignkit.data.packing import Packing
 from alignkit.errors import UserError, check_range
 from alignkit.foreign_files import read_yaml
-from alignkit.logps import completion_sums
 from alignkit.models.backbone import Backbone
 from alignkit.models.loading import load_tokenizer
 from alignkit.models.location import locate
-from alignkit.models.reference import backbone_logps
 from alignkit.run_dir import RunDir
 from alignkit.scorers.answer_tokens import AnswerTokens, same_tokens, score_batches
-from alignkit.scorers.own_model import load_frozen, positions_of
+from alignkit.scorers.own_model import load_frozen, positions_of, summed_logps
 from alignkit.scorers.saved_heads import finished_run
 from alignkit.scorers.scorer import Answers, ModelScorer, Scorer, Scores, Surroundings
 
@@ -80,13 +76,8 @@ class _ImplicitScorer:
     @torch.no_grad()
     def __call__(self, answers: Answers) -> Scores:
         examples = self.tokens(answers)
-        policy, reference = (score_batches(examples, packing, self.device, partial(_sums, model)) for model, packing in self.models)
+        policy, reference = (score_batches(examples, packing, self.device, partial(summed_logps, model)) for model, packing in self.models)
         return Scores(total=self.beta * (policy - reference))
-
-
-def _sums(model: Backbone, batch: PackedBatch) -> Tensor:
-    """[c] log-probs of completions, nats."""
-    return completion_sums(backbone_logps(model, batch), batch.completion_index, batch.completions)
 
 
 def beta_of(run: RunDir) -> float:

@@ -66,6 +66,15 @@ class SavedHead:
         return heads.requires_grad_(False).eval()
 
 
+def head_names(path: str | Path, where: str = "scorer") -> list[str]:
+    """The names of all heads of a finished run.
+
+    Raises:
+        UserError: when there is no such run, or it trained none.
+    """
+    return list(_entries(path, where)[1])
+
+
 def saved_head(path: str | Path, name: str | None, where: str = "scorer") -> SavedHead:
     """A head of a finished run; None names the only one. Reads `heads.json` and no weights.
 
@@ -74,10 +83,7 @@ def saved_head(path: str | Path, name: str | None, where: str = "scorer") -> Sav
     Raises:
         UserError: when there is no such run or head, or several heads and no name.
     """
-    run = finished_run(path, f"{where}.path")
-    if not run.heads_description.is_file():
-        raise UserError(f"{where}.path = {str(path)!r}: the run trained no head. Type {where}.path=RUN of one with loss=bradley_terry.")
-    entries = _read(run)
+    run, entries = _entries(path, where)
     if name is None:
         if len(entries) > 1:
             raise UserError(f"{where}.head is missing: {run.path} has {', '.join(entries)}. Type {where}.head={next(iter(entries))}.")
@@ -98,6 +104,13 @@ def finished_run(path: str | Path, where: str) -> RunDir:
     if not run.model.is_dir():
         raise UserError(f"{where} = {str(path)!r}: holds no model/ folder, so it is no finished run. Type {where}=RUN_DIRECTORY.")
     return run
+
+
+def _entries(path: str | Path, where: str) -> tuple[RunDir, dict[str, dict[str, Any]]]:
+    run = finished_run(path, f"{where}.path")
+    if not run.heads_description.is_file():
+        raise UserError(f"{where}.path = {str(path)!r}: the run trained no head. Type {where}.path=RUN of one with loss=bradley_terry.")
+    return run, _read(run)
 
 
 def _read(run: RunDir) -> dict[str, dict[str, Any]]:

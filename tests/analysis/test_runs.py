@@ -171,6 +171,19 @@ def test_stages_know_their_sweep_and_what_it_gave_those_before_them(write_run, t
     assert runs.only(runs.info["stage"] == "reward").varied() == ["dataset.pairs"]
 
 
+def test_what_is_typed_for_all_rounds_of_a_stage_reaches_what_comes_after_the_first(write_run, tmp_path):
+    names = ["labels_1", "dpo_1", "labels_2"]
+    for name in names:
+        write_run(f"rounds/{name}", DPO, results={"steps": 4})
+    told = {"pipeline": "p", "overrides": ["stages.labels.count=7", "stages.dpo.loss.beta=0.3", "stages.dpo_1.seed=5"]}
+    stages = [{"stage": name, "directory": name, "status": "done"} for name in names]
+    (tmp_path / "rounds" / "pipeline.json").write_text(json.dumps({**told, "stages": stages}))
+    config = load_runs(tmp_path / "rounds").config
+    assert config["stages.labels.count"].fillna(0).to_dict() == {"dpo_1": 7, "labels_1": 0, "labels_2": 7}
+    assert config["stages.dpo.loss.beta"].fillna(0).to_dict() == {"dpo_1": 0, "labels_1": 0, "labels_2": 0.3}
+    assert config["stages.dpo_1.seed"].fillna(0).to_dict() == {"dpo_1": 0, "labels_1": 0, "labels_2": 5}
+
+
 def test_a_sweep_that_was_moved_still_knows_its_own_paths(write_run, tmp_path):
     pipelines(write_run, tmp_path)
     (tmp_path / "sweep").rename(tmp_path / "elsewhere")

@@ -45,6 +45,7 @@ TABLES = Path(__file__).parent
 UNTIL: Mapping[str, str] = {
     "alignkit.train": "alignkit.assembly:build_models",
     "alignkit.generate": "alignkit.generation.answering:load_backbone",
+    "alignkit.label": "alignkit.labelling.run:open_bench",
 }
 """Where a command would load its weights; others are run to their end."""
 

@@ -29,7 +29,15 @@ from alignkit.evaluating.config import (
     rewrite,
 )
 from alignkit.evaluating.scorers import scorers_of
-from alignkit.evaluation_settings import ANSWERS, LOGPS, CostSettings, LmEvalSettings, QuestionsSettings, WinRateSettings
+from alignkit.evaluation_settings import (
+    ANSWERS,
+    LOGPS,
+    CostSettings,
+    JudgeAgreementSettings,
+    LmEvalSettings,
+    QuestionsSettings,
+    WinRateSettings,
+)
 from alignkit.generation.config import SHORT, run_at
 from alignkit.run_dir import RunDir
 
@@ -74,6 +82,7 @@ def test_each_kind_has_a_record_of_its_own(read: Read) -> None:
         "win_rate": (WinRateSettings, ("scorer=vader", "evaluation.opponent=chosen")),
         "cost": (CostSettings, ("reference.path=builtin:tiny",)),
         "lm_eval": (LmEvalSettings, ()),
+        "judge_agreement": (JudgeAgreementSettings, ("judge=gold",)),
     }
     for name, (record, more) in kinds.items():
         evaluation = read(f"evaluation={name}", *more).own.evaluation
@@ -204,6 +213,36 @@ def test_an_evaluation_of_a_users_own_is_one_more(tmp_path: Path) -> None:
     )
 
 
+# Who judges
+
+
+def test_a_judge_takes_the_place_of_a_scorer(read: Read) -> None:
+    evaluation = read("evaluation=win_rate", "evaluation.opponent=chosen", "judge=llm_likeliest", "judge.ties=false")
+    assert evaluation.own.scorers == ()
+    assert evaluation.own.judge is not None
+    assert (evaluation.own.judge.name, evaluation.own.judge.options["ties"]) == ("llm_likeliest", False)
+    written = yaml.safe_load(evaluation_yaml(evaluation))
+    assert written["judge"] == {"name": "llm_likeliest", **evaluation.own.judge.options}
+
+
+def test_several_judges_are_each_filled_from_their_own_file(read: Read, run: Path) -> None:
+    members = f"judge.judges={{h: {{judge: head, path: '{run!s}'}}, l: {{judge: llm, max_tokens: 9}}}}".replace("'s", "\\'s")
+    judge = read("evaluation=judge_agreement", "judge=vote", members).own.judge
+    assert judge is not None
+    assert judge.options["judges"]["h"] == {"name": "scorer", "scorer": "head", "path": str(run), "head": None, "normalized": True}
+    assert (judge.options["judges"]["l"]["max_tokens"], judge.options["judges"]["l"]["asks"]) == (9, "compare")
+
+
+def test_the_model_of_a_server_is_no_place_on_this_machine(read: Read) -> None:
+    judge = read("evaluation=judge_agreement", "judge=http", "judge.url=http://127.0.0.1:1/v1", "judge.model=./its-name").own.judge
+    assert judge is not None
+    assert judge.options["model"] == "./its-name"
+
+
+def test_the_headline_of_a_judge_is_its_accuracy(read: Read) -> None:
+    assert headline(read("evaluation=judge_agreement", "judge=gold").own) == ("llmbar/vader/accuracy", "llmbar/vader/accuracy_low")
+
+
 # Mistakes
 
 TASKS = "must be one of arc_challenge, arc_easy, "
@@ -230,11 +269,14 @@ TASKS = "must be one of arc_challenge, arc_easy, "
         (["evaluation=glue", "evaluation.limt=3"], "evaluation.limt: no such key. Did you mean 'limit'?"),
         (["evaluation=glue", "evaluation.opponent=chosen"], "evaluation.opponent: no such key."),
         (["evaluation=glue", "evaluation.path=nowhere"], "evaluation.path = 'nowhere'; there is no such file or folder"),
-        (["evaluation=glue", "evaluation.kind=wins"], "evaluation.kind = 'wins'; must be one of questions, win_rate, cost, lm_eval."),
+        (
+            ["evaluation=glue", "evaluation.kind=wins"],
+            "evaluation.kind = 'wins'; must be one of questions, win_rate, cost, lm_eval, judge_agreement.",
+        ),
         (["evaluation=glue", "evaluation._target_=os.system"], "never code"),
-        (["evaluation=glue", "scorer=dph"], "scorer = 'dph'; must be one of logp_mean, logp_sum, logp_characters, head, "),
+        (["evaluation=glue", "scorer=dph"], "scorer = 'dph'; must be one of logp_mean, logp_sum, logp_characters, ensemble, head, "),
         (["evaluation=glue", "scorer=dhp", RUN], "(it's mine has no head of that name); must be one of logp_mean, logp_sum, "),
-        (["evaluation=glue", "scorer=dhp", RUN], "logp_characters, dph, other, head, "),
+        (["evaluation=glue", "scorer=dhp", RUN], "logp_characters, dph, other, ensemble, head, "),
         (["evaluation=glue", "scorer=dhp", RUN], "Did you mean 'dph'?"),
         (["evaluation=glue", "scorer=[vader,logp_mean]"], "vader is no part of the model and scores alone. Type scorer=vader."),
         (["evaluation=glue", "scorer=none"], "scorer = 'none'; must be one of"),
@@ -252,10 +294,33 @@ TASKS = "must be one of arc_challenge, arc_easy, "
         (["evaluation=cost", "reference.path=builtin:tiny", "evaluation.text=no.txt"], "evaluation.text = 'no.txt'; there is no such"),
         (["evaluation=lm_eval", "scorer=logp_mean"], "scorer = logp_mean has no effect with evaluation=lm_eval."),
         (["evaluation=win_rate"], "scorer is missing: who says which answer is better?"),
+        (["evaluation=win_rate", "evaluation.opponent=chosen"], "or judge=NAME."),
+        (
+            ["evaluation=win_rate", "scorer=vader", "judge=gold"],
+            "judge = 'scorer' with scorer = vader: one of them says",
+        ),
+        (["evaluation=win_rate", "judge=gld"], "unknown judge 'gld'"),
+        (["evaluation=glue", "judge=gold"], "judge = 'scorer' has no effect with evaluation=glue. Leave it out."),
+        (["evaluation=judge_agreement"], "judge is missing: who says which answers are better? alignkit.evaluate needs one."),
+        (["evaluation=judge_agreement", "judge=gold", "scorer=vader"], "scorer = vader has no effect with evaluation=judge_agreement."),
+        (["evaluation=judge_agreement", "judge=gold", "against=asked"], "against = 'asked' has no effect with"),
+        (["evaluation=judge_agreement", "judge=gold", "evaluation.limit=0"], "evaluation.limit = 0; must be a number in [1, inf)"),
+        (["evaluation=judge_agreement", "judge=gold", "evaluation.tasks=[llmba]"], "evaluation.tasks = 'llmba'; must be one of"),
+        (["evaluation=judge_agreement", "judge=head"], "judge.path is missing. Type judge.path=VALUE."),
+        (["evaluation=judge_agreement", "judge=head", "judge.path=nowhere"], "judge.path = 'nowhere'; there is no such file or folder"),
+        (["evaluation=judge_agreement", "judge=llm", "judge.model=./nowhere"], "judge.model = './nowhere': there is no such folder"),
+        (["evaluation=judge_agreement", "judge=llm", "judge.modle=x"], "judge.modle: no such key. Did you mean 'model'?"),
+        (["evaluation=judge_agreement", "judge=llm", "judge.template='{prompt}'"], "judge.template: has no {first}"),
+        (["evaluation=judge_agreement", "judge=vote"], "judge.judges is missing."),
+        (["evaluation=judge_agreement", "judge=vote", "judge.judges={a: {judge: vote}}"], "unknown judge.judges.a 'vote'"),
+        (
+            ["evaluation=judge_agreement", "judge=vote", "judge.judges={a: {judge: llm, model: ./nowhere}}"],
+            "judge.judges.a.model = './nowhere': there is no such folder",
+        ),
         (["evaluation=win_rate", "scorer=vader"], "reference.path is missing: the opponent is the reference."),
         (
             ["evaluation=win_rate", "scorer=dhp", RUN],
-            "scorer = 'dhp'; it's mine has no head of that name; must be one of dph, other, head, ",
+            "scorer = 'dhp'; it's mine has no head of that name; must be one of dph, other, ensemble, head, ",
         ),
         (["evaluation=win_rate", "scorer=implicit", "evaluation.opponent=chosen"], "scorer.path is missing"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,19 @@ import pytest
 import torch
 
 from alignkit.command_line import precheck
-from alignkit.data.examples import Message, PreferenceExample
+from alignkit.configuration import packaged
+from alignkit.data.examples import EncodedExample, Message, PreferenceExample
 from alignkit.data.source import load_examples
 from alignkit.errors import UserError
 from alignkit.evaluating.outcome import Outcome
+from alignkit.evaluating.player import Reply
+from alignkit.evaluating.rounds import Round, candidates_of
 from alignkit.evaluating.win_rate import chosen_of, evaluate
 from alignkit.evaluation_settings import CHOSEN, EvaluateSettings, WinRateSettings
 from alignkit.generate_settings import GenerateSettings
 from alignkit.generation.answering import build_answering
+from alignkit.generation.prompt_reading import Prompt
+from alignkit.judge_assembly import judge_settings
 from alignkit.models.loading import load_lm, load_tokenizer
 from alignkit.models.location import locate
 from alignkit.resolution import build_source
@@ -51,10 +56,23 @@ def settings() -> RunSettings:
 
 @pytest.fixture(scope="module")
 def play(settings: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> Play:
-    def play(opponent: str, *, prompts: str = "dataset", limit: int | None = None, settings: RunSettings = settings) -> Contest:
+    def play(
+        opponent: str,
+        *,
+        prompts: str = "dataset",
+        limit: int | None = None,
+        settings: RunSettings = settings,
+        judge: Mapping[str, Any] | None = None,
+    ) -> Contest:
         run = RunDir.create(tmp_path_factory.mktemp("contest") / "run")
         contest = WinRateSettings(name="win_rate", opponent=opponent, prompts=prompts, limit=limit, resamples=100)
-        outcome = evaluate(settings, EvaluateSettings(evaluation=contest, scorers=("vader",), against=None), run)
+        own = EvaluateSettings(
+            evaluation=contest,
+            scorers=("vader",) if judge is None else (),
+            against=None,
+            judge=None if judge is None else judge_settings(judge, []),
+        )
+        outcome = evaluate(settings, own, run)
         return Contest(outcome=outcome, rows=[json.loads(line) for line in run.samples.read_text(encoding="utf-8").splitlines()])
 
     return play
@@ -104,6 +122,51 @@ def test_the_document_is_json_and_says_who_played(against_chosen: Contest) -> No
     assert (document["opponent"], document["scorer"]) == (CHOSEN, "vader")
     assert document["win_rate"]["value"] == against_chosen.outcome.results["win_rate"]
     assert against_chosen.outcome.table.row_count == 6
+
+
+# A judge in the place of a scorer
+
+
+def test_a_judge_that_is_a_scorer_says_what_the_scorer_says(against_chosen: Contest, play: Play) -> None:
+    contest = play(CHOSEN, judge={"name": "scorer", "scorer": "vader"})
+    assert [row["verdict"] for row in contest.rows] == [row["verdict"] for row in against_chosen.rows]
+    assert [row["scores"] for row in contest.rows] == [row["scores"] for row in against_chosen.rows]
+    assert contest.outcome.results["win_rate"] == against_chosen.outcome.results["win_rate"]
+    assert (contest.outcome.document["judge"], contest.outcome.results["unread"]) == ("vader", 0)
+    assert "scorer" not in contest.outcome.document
+
+
+def test_a_judge_that_compares_is_shown_both_answers_and_what_sways_it_is_told(play: Play) -> None:
+    template = {"template": "{prompt} {first} {second}", "system": None, "ties": False}
+    contest = play(CHOSEN, limit=6, judge={**packaged("judge")["llm_likeliest"], **template})
+    results = contest.outcome.results
+    assert (results["replies"], results["unread_replies"], results["prompts"]) == (12, 0, 6)
+    assert all(row["scores"] == [None, None] for row in contest.rows)
+    letters = [row["judgement"]["said"] for row in contest.rows]
+    assert [row["verdict"] for row in contest.rows] == [row_verdict(pair) for pair in letters]
+    assert results["order_decided"] == sum(first == second for first, second in letters) / 6
+    assert results["first_preferred"] == sum(letter == "A" for pair in letters for letter in pair) / 12
+
+
+def row_verdict(letters: list[str]) -> str:
+    """Of what was said with our answer first, and with it second."""
+    return {("A", "B"): "win", ("B", "A"): "loss"}.get((letters[0], letters[1]), "tie")
+
+
+def test_rounds_that_cannot_be_read_are_left_out_and_none_at_all_is_an_error(play: Play) -> None:
+    with pytest.raises(UserError, match=r"judge: of no round could be read who has won; see .*samples\.jsonl"):
+        play(CHOSEN, limit=2, judge={**packaged("judge")["llm"], "max_tokens": 3})
+
+
+def test_answers_whose_prompts_end_otherwise_share_the_tokens_that_they_share() -> None:
+    """A token that joins the prompt's end with the answer's beginning belongs to the answer."""
+
+    def reply(prompt: tuple[int, ...], completion: tuple[int, ...]) -> Reply:
+        return Reply(tokens=EncodedExample(key=0, prompt_ids=prompt, completion_ids=(completion,)), text="x")
+
+    prompt = Prompt(example=PreferenceExample(prompt="p", completions=()), place="here")
+    both = candidates_of(Round(prompt=prompt, ours=reply((1, 2, 3), (7, 0)), theirs=reply((1, 2), (9, 8, 0)))).example
+    assert (both.prompt_ids, both.completion_ids) == ((1, 2), ((3, 7, 0), (9, 8, 0)))
 
 
 @pytest.fixture

@@ -71,7 +71,8 @@ def test_what_training_could_not_read_is_left_out_and_counted() -> None:
     assert pairs.of_one(answered((0.5, 0.5))) == [], "a tie"
     assert pairs.of_one(answered((0.5, 0.1), texts=(" a", " a "))) == [], "one text"
     assert pairs.of_one(answered((0.5, 0.1), texts=(" a", " "))) == [], "a blank one"
-    assert pairs.counts["left_out"] == 3
+    assert pairs.of_one(answered((0.5, 0.1), texts=(" a", " b\0"))) == [], "NUL, which no file of training rows may hold"
+    assert pairs.counts["left_out"] == 4
     assert Keeper(GenerateSettings(keep="best"), seed=0).of_one(answered((0.5, 0.1), texts=("", " b"))) == []
 
 

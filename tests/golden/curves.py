@@ -61,6 +61,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "orthogonality": {"pooler": "bert"},
     "grpo": {"epochs": 2},
     "ppo": {"epochs": 2, "minibatches": 2},
+    "reward_ensemble": {"members": 2, "bootstrap": 0},
     "rloo": {"epochs": 2},
     "trpo": {"cg_iterations": 1, "value_epochs": 1, "backtracks": 1},
 }

@@ -75,7 +75,7 @@ class StandInStage:
 
     def __init__(self, path: Path) -> None:
         self.run = RunDir(path)
-        self.stage = SimpleNamespace(name=path.name, command="train", overrides=())
+        self.stage = SimpleNamespace(name=path.name, command="train", overrides=(), stop=None)
 
     @property
     def results(self) -> dict[str, Scalar] | None:

@@ -17,7 +17,9 @@ from alignkit.evaluating.scorers import scorers_of
 from alignkit.evaluation_settings import ANSWERS, EvaluateSettings, QuestionsSettings, WinRateSettings
 from alignkit.generation.config import run_at
 from alignkit.pipelines.files import read_pipeline
-from alignkit.pipelines.stage_kinds import EvaluateStage, StageSettings, fill, rehearsal
+from alignkit.pipelines.placeholders import fill, rehearsal
+from alignkit.pipelines.stage_kind import StageSettings
+from alignkit.pipelines.stage_kinds import EvaluateStage
 from alignkit.pipelines.stages import Pipeline, Stage, StageReader, read_command
 from alignkit.run_dir import RunDir
 
