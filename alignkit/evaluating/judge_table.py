@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import final
 
 from rich import box
@@ -14,15 +13,12 @@ from rich.table import Table
 from alignkit.evaluating.asked_pairs import AskedTask
 from alignkit.evaluating.outcome import Outcome
 from alignkit.evaluating.question_table import flat_interval, shown
-from alignkit.evaluation.agreement import cohen_kappa, krippendorff_alpha, raw_agreement
 from alignkit.evaluation.intervals import Interval
-from alignkit.evaluation.judge_results import JudgeResult, verdict_on
+from alignkit.evaluation.judge_results import ALPHA, KAPPA, RAW, Agreement, JudgeResult
 from alignkit.judges.judge import Judgement
 from alignkit.run_dir import Scalar
 
 ACCURACY = "accuracy"
-ALPHA = "krippendorff_alpha"
-RAW, KAPPA = "agreement", "cohen_kappa"
 
 
 @final
@@ -36,10 +32,8 @@ class TaskAccount:
     """The same of the task's sections, by name: natural and adversarial pairs of LLMBar."""
     groups: Mapping[str, Mapping[str, JudgeResult]]
     """Of its groups."""
-    agreement: Mapping[tuple[str, str], tuple[float, float]]
-    """Of each two members: the share of pairs of which both say the same, of those that both speak about, and Cohen's kappa."""
-    alpha: float
-    """Krippendorff's, of all members; NaN of a single judge."""
+    agreement: Agreement
+    """Of the members with each other."""
 
 
 def outcome_of(asked: Sequence[AskedTask], judged: Mapping[str, Sequence[Judgement]], name: str, facts: Mapping[str, Scalar]) -> Outcome:
@@ -73,17 +67,11 @@ def account_of(one: AskedTask, said: Mapping[str, Sequence[Judgement]]) -> TaskA
         return {name: JudgeResult.of([own[place] for place in places], preferred, lengths) for name, own in said.items()}
 
     sections = {name: [place for group in inside for place in groups.get(group, ())] for name, inside in one.task.SECTIONS.items()}
-    members = list(said)[:-1]  # the last one is their vote
-    words = {name: [verdict_on(judgement, 0) for judgement in said[name]] for name in members}
     return TaskAccount(
         judges=results(range(len(one.pairs))),
         sections={name: results(places) for name, places in sections.items() if places},
         groups={name: results(places) for name, places in groups.items()} if len(groups) > 1 else {},
-        agreement={
-            (left, right): (raw_agreement(words[left], words[right]), cohen_kappa(words[left], words[right]))
-            for left, right in combinations(members, 2)
-        },
-        alpha=krippendorff_alpha(list(words.values())) if len(members) > 1 else math.nan,
+        agreement=Agreement.of(list(said.values())[-1]),  # the last one is the vote of the others
     )
 
 
@@ -127,11 +115,7 @@ def flat_account(task: str, account: TaskAccount) -> Iterator[tuple[str, Scalar]
     for section, results in account.sections.items():
         for name, result in results.items():
             yield from flat_interval(f"{task}/{section}/{name}/{ACCURACY}", result.accuracy)
-    for (left, right), (raw, kappa) in account.agreement.items():
-        yield f"{task}/{left}+{right}/{RAW}", raw
-        yield f"{task}/{left}+{right}/{KAPPA}", kappa
-    if account.agreement:
-        yield f"{task}/{ALPHA}", account.alpha
+    yield from account.agreement.flat(f"{task}/").items()
 
 
 def account_json(account: TaskAccount) -> dict[str, object]:
@@ -148,9 +132,9 @@ def account_json(account: TaskAccount) -> dict[str, object]:
         "sections": {name: tree(results) for name, results in account.sections.items()},
         "groups": {name: tree(results) for name, results in account.groups.items()},
         "agreement": [
-            {"judges": [left, right], **known({RAW: raw, KAPPA: kappa})} for (left, right), (raw, kappa) in account.agreement.items()
+            {"judges": [left, right], **known({RAW: raw, KAPPA: kappa})} for (left, right), (raw, kappa) in account.agreement.of_two.items()
         ],
-        **known({ALPHA: account.alpha}),
+        **known({ALPHA: account.agreement.alpha}),
     }
 
 
@@ -176,10 +160,10 @@ def table_of(asked: Sequence[AskedTask], accounts: Mapping[str, TaskAccount]) ->
         for section, results in account.sections.items():
             count = str(next(iter(results.values())).pairs)
             table.add_row("", f"{ACCURACY}, {section}", count, *(shown(results[name].accuracy) for name in names))
-        for (left, right), (raw, kappa) in account.agreement.items():
+        for (left, right), (raw, kappa) in account.agreement.of_two.items():
             table.add_row("", f"{left} and {right}", "", f"{raw:.3f}, kappa {kappa:.3f}")
-        if account.agreement:
-            table.add_row("", "all of them", "", f"alpha {account.alpha:.3f}")
+        if account.agreement.of_two:
+            table.add_row("", "all of them", "", f"alpha {account.agreement.alpha:.3f}")
     table.caption = "accuracy: of pairs with a verdict, a tie counts one half; 95 % intervals"
     table.caption_justify = "left"
     return table

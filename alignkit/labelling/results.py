@@ -14,6 +14,7 @@ from rich.text import Text
 from alignkit.errors import UserError
 from alignkit.evaluation.intervals import Interval
 from alignkit.evaluation.judge_biases import Biases, biases_of
+from alignkit.evaluation.judge_results import Agreement
 from alignkit.judges.judge import Judgement
 from alignkit.labelling.forms import WHY
 from alignkit.labelling.judged import JudgedPrompt
@@ -61,6 +62,8 @@ def results_of(
         **({UNREAD_SHARE: unread / replies} if replies else {}),
         **{f"{UNREAD}{reason}": count for reason, count in sum((Counter(one.reasons) for one in judgements), Counter[str]()).items()},
         **bias_results(judgements, judged),
+        # Of several judges: prompts with too few answers have nobody's word.
+        **Agreement.of([one for one in judgements if one.by_judge]).flat(),
         **of_pairs(pairs),
         **of_revisions(judged),
     }
@@ -96,15 +99,21 @@ def of_revisions(judged: Sequence[JudgedPrompt]) -> dict[str, Scalar]:
     return {"critiques": len(critiques), "critiques_read": asked, "revisions": asked, "revisions_read": asked - faults}
 
 
-def check_some_revised(results: Mapping[str, Scalar]) -> None:
-    """Refuse to go on with nothing: no revision could be read.
+def check_some_labels(results: Mapping[str, Scalar]) -> None:
+    """Refuse to end as if all were well where there is nothing to train on.
 
     Raises:
-        UserError: with how many critiques and revisions could be read, and why the others could not.
+        UserError: with why there is no label; of revisions with how many critiques and revisions could be read.
     """
-    if results[LABELS] or not results.get("critiques"):
+    if results[LABELS] or results["earlier_labels"]:
         return
-    reasons = ", ".join(f"{name.removeprefix(UNREAD)} {value}" for name, value in results.items() if name.startswith(UNREAD))
+    kind = UNREAD if results.get("critiques") else LEFT_OUT
+    reasons = ", ".join(f"{name.removeprefix(kind)} {value}" for name, value in results.items() if name.startswith(kind))
+    if kind == LEFT_OUT:
+        raise UserError(
+            f"no label: {results[PROMPTS]} prompts were judged, and none has a label ({reasons}). What the judge said is in judged.jsonl. "
+            "Type more samples, another judge, or form=scores, which keeps answers that are as good as each other."
+        )
     raise UserError(
         f"no label: {results['critiques_read']} of {results['critiques']} critiques and {results['revisions_read']} of "
         f"{results['revisions']} revisions could be read ({reasons}). The critic must be able to follow a request, as models that were "

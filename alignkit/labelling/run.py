@@ -23,7 +23,7 @@ from alignkit.labelling.forms import label_rows
 from alignkit.labelling.journal import Journal, json_lines, write_whole
 from alignkit.labelling.judged import JudgedPrompt
 from alignkit.labelling.judging import judged_batch, open_asking
-from alignkit.labelling.results import Pair, check_some_revised, results_of
+from alignkit.labelling.results import Pair, check_some_labels, results_of
 from alignkit.labelling.sources import WEIGHTS, check_sources, note_sources, provenance_of_run
 from alignkit.precomputation import progress_bar
 from alignkit.run_dir import RunDir, Scalar
@@ -99,7 +99,7 @@ def label(settings: RunSettings, own: LabelSettings, run: RunDir, *, rows: TextI
         "peak_memory_bytes": peak_memory(bench.device),
     }
     run.write_results(results)
-    check_some_revised(results)
+    check_some_labels(results)
     return results
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
+from alignkit.errors import UserError
 from alignkit.judges.bouts import Verdict
 from alignkit.judges.judge import Comparison, Judgement
 from alignkit.labelling.judged import JudgedPrompt
-from alignkit.labelling.results import results_of, results_table, words
+from alignkit.labelling.results import check_some_labels, results_of, results_table, words
 
 WIN, TIE, LOSS = Verdict.WIN, Verdict.TIE, Verdict.LOSS
 
@@ -79,3 +81,39 @@ def test_the_table_is_for_people() -> None:
         {"labels": 2, "earlier_labels": 0, "first_preferred": 0.5, "first_preferred_low": 0.1, "policy_fingerprint": "ab"}
     )
     assert [str(cell) for cell in table.columns[0].cells] == ["labels", "first_preferred"]
+
+
+def test_judges_that_vote_are_compared_with_each_other() -> None:
+    def said(*verdicts: Verdict | None) -> Judgement:
+        members = {
+            name: Judgement(scores=(None, None), comparisons=(Comparison(first=0, second=1, straight=verdict, swapped=verdict),))
+            for name, verdict in zip("abc", verdicts, strict=True)
+        }
+        return Judgement(scores=(None, None), by_judge=members)
+
+    voted = [said(WIN, WIN, WIN), said(LOSS, LOSS, LOSS), said(WIN, LOSS, None), said(LOSS, LOSS, LOSS)]
+    results = results_of([replace(JUDGED[0], judgement=one) for one in voted], labels=1, earlier=0, left_out={}, pairs=[])
+    assert results["a+b/agreement"] == 3 / 4
+    assert results["a+b/cohen_kappa"] == pytest.approx((3 / 4 - 1 / 2) / (1 / 2))  # by chance: 1/2 * 1/4 + 1/2 * 3/4
+    assert (results["a+c/agreement"], results["b+c/agreement"]) == (1.0, 1.0)  # of the three pairs that c speaks about
+    # Eleven labels, 4 wins and 7 losses; the third pair has one of either: D_o = 2/11, D_e = 2 * 4 * 7 / (11 * 10).
+    assert results["krippendorff_alpha"] == pytest.approx(1 - (2 / 11) / (56 / 110))
+
+
+@pytest.mark.parametrize(
+    ("results", "words"),
+    [
+        ({"left_out/tie": 3}, "no label: 3 prompts were judged, and none has a label (tie 3)."),
+        (
+            {"critiques": 3, "critiques_read": 1, "revisions": 1, "revisions_read": 0, "unread/critique_cut": 2},
+            "no label: 1 of 3 critiques and 0 of 1 revisions could be read (critique_cut 2).",
+        ),
+    ],
+)
+def test_a_run_without_a_label_says_why(results: dict[str, int], words: str) -> None:
+    none = {"labels": 0, "earlier_labels": 0, "prompts": 3}
+    with pytest.raises(UserError) as error:
+        check_some_labels(none | results)
+    assert str(error.value).startswith(words)
+    check_some_labels(none | results | {"labels": 1})
+    check_some_labels(none | results | {"earlier_labels": 1})
