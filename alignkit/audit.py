@@ -54,7 +54,7 @@ Keys of its own
   audit.tokens=200    longest prompt or completion that is shown whole; 0 shows all of them whole
   checks=all          or a list of duplicates, contradictions, length, position, noise
   audit.suspects=5    pairs shown whose labels look wrong
-  audit.out=FILE      what the checks found, as JSON
+  audit.out=FILE      what the checks found, as JSON; the report shows RUN/quality.json
 
 All groups and keys of a run: python -m alignkit.train --help
 """

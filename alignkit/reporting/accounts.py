@@ -75,7 +75,7 @@ def data_counts(runs: Runs, comparison: Comparison) -> Grid:
     if len(sets) == 1:
         headings, columns = ("1 run" if len(counts) == 1 else f"all {len(counts)} runs",), list(sets)
     elif len(sets) <= MOST_COLUMNS:
-        headings, columns = tuple(_whose(comparison, members) for members in sets.values()), list(sets)
+        headings, columns = tuple(whose(comparison, members) for members in sets.values()), list(sets)
     else:
         lows, highs = counts.min(numeric_only=True), counts.max(numeric_only=True)
         headings = ("lowest", "highest")
@@ -153,7 +153,7 @@ def _cost(name: str, value: float) -> str:
     return fixed(value, 0)
 
 
-def _whose(comparison: Comparison, members: list[str]) -> str:
+def whose(comparison: Comparison, members: list[str]) -> str:
     """Runs with equal counts, by what they alone agree in among the dataset's keys and stages, else by their names."""
     keys = [str(key) for key in comparison.labels if key == STAGE or str(key).startswith("dataset.")]
     agreed = [key for key in keys if comparison.labels.loc[members, key].nunique() == 1]

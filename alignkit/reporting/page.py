@@ -16,6 +16,7 @@ from alignkit.analysis.runs import Runs
 from alignkit.reporting import accounts
 from alignkit.reporting.comparison import Comparison, compare, sorted_labels
 from alignkit.reporting.curves import Curves, curves_of
+from alignkit.reporting.data_quality import quality_of_runs
 from alignkit.reporting.disputes import disputes_of
 from alignkit.reporting.embedding import script_hash, script_json
 from alignkit.reporting.experiment import Told
@@ -72,6 +73,7 @@ def page(runs: Runs, answers: Sequence[Told], *, title: str) -> str:
         samples=samples,
         texts=Markup(script_json(samples)),
         counts=accounts.data_counts(runs, comparison),
+        quality=quality_of_runs(runs, comparison),
         disputes=disputes_of(runs),
         ledger=mislabelled_of(runs),
         certificate=accounts.certificate(runs),
