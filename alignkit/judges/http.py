@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, final
 
 from alignkit.data.examples import Message
@@ -77,6 +78,8 @@ class Http(WritingJudgeKind):
     comparisons: int | None
 
     def __post_init__(self) -> None:
+        if find_spec("openai") is None:
+            raise UserError("judge=http needs the package openai. Type pip install 'alignkit[openai]'.")
         check_address("judge", self.url, example="http://127.0.0.1:8000/v1", variable=VARIABLE)
         if not self.model:
             raise UserError("judge.model = ''; must be what the server calls its model.")
@@ -100,10 +103,6 @@ class Http(WritingJudgeKind):
         return AskingJudge(writer=self.open_writer(surroundings), prompts=self._prompts())
 
     def open_writer(self, surroundings: JudgeSurroundings, *, max_tokens: int | None = None) -> Writer:
-        try:
-            import openai  # noqa: F401
-        except ImportError:
-            raise UserError("judge=http needs the package openai. Type pip install 'alignkit[openai]'.") from None
         reply_tokens = self.max_tokens if max_tokens is None else max_tokens
         secret = None if self.authorization is None else os.environ[self.authorization].strip()
         if secret is not None and secret.lower().startswith(BEARER):
