@@ -147,10 +147,7 @@ def fit(
         peak = ranks.largest(peak_memory(job.module.device))
         results: dict[str, Scalar] = {}
         if ranks.is_first():
-            if settings.callbacks.ledger:
-                from alignkit.suspects import name_suspects  # pandas: a second, which no other run waits for
-
-                name_suspects(settings, run, job)
+            name_pairs(settings, run, job)
             results = collect(run, job, measured, settings.loss.monitor, peak=peak, seconds=time.perf_counter() - started)
             run.write_results(results)
             write_card(run, settings, job.inputs.tokenizer, results)
@@ -162,6 +159,14 @@ def fit(
     if interruption.received is not None:
         raise stopped_by(interruption.received, job.module, settings)
     return results
+
+
+def name_pairs(settings: RunSettings, run: RunDir, job: Job) -> None:
+    """Write the pairs that a ledger makes suspicious, where the run keeps one."""
+    if settings.callbacks.ledger:
+        from alignkit.suspects import name_suspects  # pandas: a second, which no other run waits for
+
+        name_suspects(settings, run, job)
 
 
 def watch_for_divergence(settings: RunSettings, run: RunDir, job: Job, files: CheckpointFiles) -> None:
